@@ -1,0 +1,3 @@
+"""traiNNer: training of super-resolution networks."""
+
+__version__ = "0.1.0"
