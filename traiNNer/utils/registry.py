@@ -32,10 +32,12 @@ class Registry:
         package: the package that holds one module per component.
         suffix: ending of the modules' names, such as `_loss`.
         ignored: a name's ending that may be left out (`perceptual` for `perceptualloss`).
+        check: `package:function` that is called with every factory before it is registered and may refuse it.
     """
 
-    def __init__(self, kind: str, package: str, suffix: str, ignored: str = "") -> None:
+    def __init__(self, kind: str, package: str, suffix: str, ignored: str = "", check: str | None = None) -> None:
         self.kind = kind
+        self._check = check
         self._package, self._suffix, self._ignored = package, suffix, ignored
         self._factories: dict[str, Callable[..., Any]] = {}
         self._spelled: dict[str, str] = {}
@@ -57,6 +59,9 @@ class Registry:
             taken = [name for name in names if self.normalize(name) in self._factories]
             if taken:
                 raise ValueError(f"{self.kind} {', '.join(taken)} is registered already")
+            if self._check is not None:
+                module, function = self._check.split(":")
+                getattr(importlib.import_module(module), function)(factory)
             for name in names:
                 self._factories[self.normalize(name)] = factory
                 self._spelled[self.normalize(name)] = name
@@ -135,7 +140,7 @@ def _type_of(options: Mapping[str, Any], kind: str) -> str:
 
 
 NETWORKS = Registry("network", "traiNNer.archs", "_arch")
-LOSSES = Registry("loss", "traiNNer.losses", "_loss", ignored="loss")
+LOSSES = Registry("loss", "traiNNer.losses", "_loss", ignored="loss", check="traiNNer.losses:check_forward")
 METRICS = Registry("metric", "traiNNer.metrics", "_metric")
 DATASETS = Registry("data set", "traiNNer.data", "_dataset")
 OPTIMIZERS = Registry("optimizer", "traiNNer.optimizers", "_optimizer")

@@ -1,0 +1,35 @@
+"""L1: mean absolute error."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from traiNNer.utils.registry import LOSSES
+
+
+@LOSSES.register("l1loss")
+class L1Loss(nn.Module):
+    """mean |output - target|, the mean absolute error over batch, channels and pixels.
+
+    Shapes: `output` and `target` (B, C, H, W). Range: [0, inf), 0 where they are equal.
+    Reference: `torch.nn.functional.l1_loss`.
+
+    ```yaml
+    - type: l1loss
+      loss_weight: 1.0
+    ```
+    """
+
+    def __init__(
+        self, *, reduction: Annotated[Literal["mean", "sum"], Field(description="mean or sum over all elements")] = "mean"
+    ) -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """The unweighted loss, a scalar."""
+        return F.l1_loss(output, target, reduction=self.reduction)

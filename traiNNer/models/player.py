@@ -1,0 +1,93 @@
+"""A network that is optimized, and the transaction of one iteration: begin, backward for each micro-batch, commit."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from traiNNer.models.loss_scale import LossScale
+from traiNNer.schedulers import LearningRate
+
+
+class Player:
+    """One network with its optimizer.
+
+    An iteration changes a player's weights, buffers and optimizer together in `commit`, or, when something was not
+    finite, not at all. Nothing here reads a value back from the device, except where an optimizer has no kernel
+    that can skip a step there.
+
+    Args:
+        net: the network; its state dict is what is saved.
+        optimizer: over the network's trainable parameters.
+        learning_rate: owner of the optimizer's rate.
+        max_norm: gradients are scaled down to this total L2 norm; None for no clipping.
+        loss_scale: for float16, else None.
+        forward_net: what is called in training: `net` compiled, or wrapped for several processes.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        learning_rate: LearningRate,
+        *,
+        max_norm: float | None = None,
+        loss_scale: LossScale | None = None,
+        forward_net: nn.Module | None = None,
+    ) -> None:
+        self.net, self.optimizer, self.learning_rate = net, optimizer, learning_rate
+        self.forward_net = net if forward_net is None else forward_net
+        self.loss_scale = loss_scale
+        self._max_norm = max_norm
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._buffers = list(net.buffers())
+        self._saved_buffers: list[Tensor] = []
+        self._after_update = [module for module in net.modules() if hasattr(module, "after_update")]
+        # AMP's protocol for fused optimizers, which read `found_inf` on the device
+        self._skips_on_device = getattr(optimizer, "_step_supports_amp_scaling", False)
+
+    def begin(self, iteration: int) -> None:
+        """Set the rate of this iteration and keep what a skipped step must put back."""
+        self.net.train()
+        self.learning_rate.apply(iteration)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._saved_buffers = [buffer.clone() for buffer in self._buffers]
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of one micro-batch's share of the loss, a scalar."""
+        (loss if self.loss_scale is None else self.loss_scale.scale(loss)).backward()
+
+    def accumulating(self, last: bool):  # noqa: ANN201 - a context manager of one of two kinds
+        """Context of a micro-batch: several processes exchange gradients at the last one only."""
+        if isinstance(self.forward_net, DistributedDataParallel) and not last:
+            return self.forward_net.no_sync()
+        return nullcontext()
+
+    def gradient_norm(self) -> Tensor:
+        """Unscale the gradients and return their total L2 norm, a device scalar; call once per iteration."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if self.loss_scale is not None:
+            self.loss_scale.unscale_(gradients)
+        return torch.nn.utils.get_total_norm(gradients, foreach=True)
+
+    def commit(self, norm: Tensor, finite: Tensor) -> None:
+        """Clip and step; where the bool device scalar `finite` is false, leave everything as it was at `begin`."""
+        if self._max_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._max_norm, norm, foreach=True)
+        self._step(finite)
+        for module in self._after_update:
+            module.after_update()
+        for buffer, saved in zip(self._buffers, self._saved_buffers, strict=True):
+            buffer.copy_(torch.where(finite, buffer, saved))
+        if self.loss_scale is not None:
+            self.loss_scale.update(finite)
+
+    def _step(self, finite: Tensor) -> None:
+        if self._skips_on_device and self.optimizer.param_groups[0].get("fused"):
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif finite.item():  # host-device synchronization: this optimizer cannot skip a step on the device
+            self.optimizer.step()

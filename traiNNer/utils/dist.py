@@ -1,0 +1,144 @@
+"""One process or several: ranks, start and the few collectives that are used.
+
+Processes are started by `torchrun` (or by Slurm's `srun`); nothing here replaces torch.distributed. Every function
+also works in a single process, where it returns at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from traiNNer.utils.errors import ConfigError, Problem
+
+Launcher = Literal["none", "pytorch", "slurm"]
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """This process among those of the run."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+
+def read_environment(launcher: Launcher) -> ProcessGroup:
+    """Ranks from the launcher's environment variables; starts nothing.
+
+    Raises:
+        ConfigError: the process was not started by that launcher.
+    """
+    if launcher == "none":
+        return ProcessGroup()
+    names = _NAMES[launcher]
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        command = "torchrun --nproc_per_node=2 train.py -opt FILE --launcher pytorch" if launcher == "pytorch" else "srun"
+        raise ConfigError(
+            Problem(
+                key="--launcher",
+                message=f"found {launcher}, but the environment lacks {', '.join(missing)}; start the run with: {command}",
+            )
+        )
+    rank, world_size, local_rank = (int(os.environ[name]) for name in names)
+    return ProcessGroup(rank, world_size, local_rank)
+
+
+_NAMES = {
+    "pytorch": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+}
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun (or something that speaks like it) started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or all(name in os.environ for name in (*_NAMES["pytorch"], "MASTER_ADDR"))
+
+
+def start(group: ProcessGroup, device: torch.device) -> None:
+    """Join the other processes: NCCL where it is built for the device, else gloo (CPU, Windows)."""
+    if group.world_size == 1:
+        return
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29500")
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(group.local_rank)
+    nccl = device.type == "cuda" and sys.platform != "win32"
+    torch.distributed.init_process_group("nccl" if nccl else "gloo", rank=group.rank, world_size=group.world_size)
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if is_running():
+        torch.distributed.destroy_process_group()
+
+
+def is_running() -> bool:
+    """Whether a process group has been joined."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def rank() -> int:
+    """This process's number, 0 in a single process."""
+    return torch.distributed.get_rank() if is_running() else 0
+
+
+def world_size() -> int:
+    """How many processes the run has."""
+    return torch.distributed.get_world_size() if is_running() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes the files and the log."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if is_running():
+        torch.distributed.barrier()
+
+
+def all_gather_objects(value: Any) -> list[Any]:
+    """The picklable `value` of every rank, by rank."""
+    if not is_running():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's `value` on every rank."""
+    if not is_running():
+        return value
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def all_reduce_min_(value: Tensor) -> Tensor:
+    """The smallest `value` over all ranks, in place; stays on the device."""
+    if is_running():
+        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MIN)
+    return value
+
+
+def average_buffers_(net: nn.Module) -> None:
+    """Replace every floating-point buffer by its mean over the ranks, in place.
+
+    Right for buffers whose update rule is linear in the batch (running means): the mean of the ranks' buffers is then
+    the buffer of the whole batch.
+    """
+    if not is_running():
+        return
+    for buffer in net.buffers():
+        if buffer.is_floating_point():
+            torch.distributed.all_reduce(buffer)
+            buffer.div_(world_size())

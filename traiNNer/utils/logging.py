@@ -1,0 +1,52 @@
+"""The run's log: one logger, `traiNNer`, to the terminal (rich) and to a text file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+LOGGER_NAME = "traiNNer"
+
+
+def get_logger() -> logging.Logger:
+    """The framework's logger; it has no handler until `configure_logging`."""
+    return logging.getLogger(LOGGER_NAME)
+
+
+def make_console() -> Console:
+    """A console for the terminal; on a pipe or a file, plain lines that are not wrapped."""
+    interactive = sys.stderr.isatty()
+    return Console(stderr=True, width=None if interactive else 1000, soft_wrap=not interactive)
+
+
+def configure_logging(console: Console | None, file: Path | None = None) -> None:
+    """Send the log to a console, and to a text file (UTF-8, appended) where one is given.
+
+    Handlers of an earlier call are closed. With neither, messages are dropped: what ranks other than 0 do.
+    """
+    logger = get_logger()
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if console is not None:
+        logger.addHandler(_console_handler(console))
+    if file is not None:
+        file_handler = logging.FileHandler(file, encoding="utf-8")
+        file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+        logger.addHandler(file_handler)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+
+
+def _console_handler(console: Console) -> logging.Handler:
+    if console.is_terminal:
+        return RichHandler(console=console, show_path=False, rich_tracebacks=False, highlighter=None, log_time_format="%H:%M:%S")
+    handler = logging.StreamHandler(console.file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s", "%H:%M:%S"))
+    return handler
