@@ -68,6 +68,11 @@ class SRModel:
         """The rate of each component, as used in the last step."""
         return {name: player.learning_rate.current for name, player in self.players.items()}
 
+    def average_buffers(self) -> None:
+        """Make the buffers of all processes equal, before validating and saving; nothing to do in one process."""
+        for net in dict.fromkeys((self.net_g, self.net_val)):
+            dist.average_buffers_(net)
+
     def feed_data(self, batches: Sequence[Batch]) -> None:
         """Put the micro-batches of one iteration on the device; together they are the effective batch."""
         self._batches = [{key: self._to_device(batch[key]) for key in ("lq", "gt")} for batch in batches]

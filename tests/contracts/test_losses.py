@@ -1,0 +1,101 @@
+"""Every registered loss: gradient, minimum at identity, pieces and whole, refusal of bad options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from traiNNer.losses import build_loss, build_losses, needs
+from traiNNer.utils.errors import ConfigError
+from traiNNer.utils.registry import LOSSES
+
+NAMES = LOSSES.names()
+
+
+def inputs(loss: nn.Module, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    images = {name: torch.rand(2, 3, 32, 32, generator=generator, dtype=dtype) for name in ("output", "target")}
+    images["lq"] = torch.rand(2, 3, 16, 16, generator=generator, dtype=dtype)
+    return {name: images[name] for name in needs(loss)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_to_the_output_is_finite_and_not_zero(name: str) -> None:
+    loss = build_loss({"type": name, "loss_weight": 1.0})
+    given = inputs(loss)
+    given["output"].requires_grad_()
+    value = loss(**given)
+    value.backward()
+    gradient = given["output"].grad
+    assert value.shape == ()
+    assert gradient is not None
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smallest_at_identity(name: str) -> None:
+    loss = build_loss({"type": name, "loss_weight": 1.0})
+    given = inputs(loss)
+    other = loss(**given)
+    given["output"] = given["target"].clone().requires_grad_()
+    same = loss(**given)
+    assert same < 1e-5
+    assert same < other
+    same.backward()
+    assert torch.isfinite(given["output"].grad).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pieces_equal_the_whole_in_float64(name: str) -> None:
+    loss = build_loss({"type": name, "loss_weight": 1.0})
+    given = inputs(loss, torch.float64)
+    whole = loss(**given)
+    pieces = [loss(**{key: value[index : index + 1] for key, value in given.items()}) for index in range(2)]
+    torch.testing.assert_close(torch.stack(pieces).mean(), whole)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_misspelled_parameters_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="unknown key"):
+        build_loss({"type": name, "loss_weight": 1.0, "redaction": "mean"})
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("l1loss", lambda a, b: (a - b).abs().mean()),
+        ("mseloss", lambda a, b: ((a - b) ** 2).mean()),
+        ("charbonnierloss", lambda a, b: torch.sqrt((a - b) ** 2 + 1e-12).mean()),
+    ],
+)
+def test_values_are_the_published_formulas(name: str, function: Any) -> None:
+    loss = build_loss({"type": name, "loss_weight": 3.0})
+    given = inputs(loss, torch.float64)
+    torch.testing.assert_close(loss(**given), function(given["output"], given["target"]), rtol=1e-5, atol=0)
+    assert loss.loss_weight == 3.0
+
+
+def test_labels_and_spellings() -> None:
+    entries = [
+        {"type": "L1Loss", "loss_weight": 1.0},
+        {"type": "l1", "loss_weight": 0.5},
+        {"type": "charbonnier_loss", "loss_weight": 1.0, "name": "pixel"},
+        {"type": "mse", "loss_weight": 0},
+    ]
+    assert list(build_losses(entries)) == ["l1loss", "l1loss_2", "pixel"]
+    with pytest.raises(ConfigError, match="used twice"):
+        build_losses([entries[2], entries[2]])
+
+
+def test_a_loss_that_asks_for_what_there_is_not_is_not_registered() -> None:
+    class Odd(nn.Module):
+        def forward(self, output: torch.Tensor, discriminator: torch.Tensor) -> torch.Tensor:
+            return output
+
+    with pytest.raises(TypeError, match="asks for discriminator"):
+        LOSSES.register("oddloss")(Odd)
+    assert "oddloss" not in LOSSES.names()

@@ -1,0 +1,101 @@
+"""The command line of train.py, and how a program ends: an exit code, and a message instead of a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traiNNer.utils.errors import TraiNNerError
+
+if TYPE_CHECKING:
+    from traiNNer.utils.dist import Launcher  # imports torch, which --help does not need
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """What the command line asked for."""
+
+    option_file: Path
+    check: bool = False
+    resume: int | None = None
+    launcher: Launcher = "none"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Top-level options that the command line sets: name, manual_seed, auto_resume, debug."""
+    command: str = ""
+    """The command line without its resume flags, for the line that tells how to resume."""
+
+
+def parse_train(argv: Sequence[str]) -> TrainArguments:
+    """Read train.py's command line; wrong use ends with exit code 2, as argparse does it."""
+    parser = _train_parser()
+    found = parser.parse_args(argv)
+    if (found.opt is None) == (found.file is None):
+        parser.error("give the option file once: train.py -opt FILE, or train.py FILE")
+    overrides = {"name": found.name, "manual_seed": found.manual_seed, "auto_resume": found.auto_resume, "debug": found.debug}
+    return TrainArguments(
+        option_file=found.opt or found.file,
+        check=found.check,
+        resume=found.resume,
+        launcher=found.launcher,
+        overrides={key: value for key, value in overrides.items() if value not in (None, False)},
+        command=_command_without_resume(argv),
+    )
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train a super-resolution network as an option file says.",
+        epilog="Example: python train.py -opt options/train/ParagonSR2/quickstart.yml",
+    )
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="option file (YAML); the same as -opt FILE. Example: train.py my.yml")
+    parser.add_argument("-opt", "--opt", type=Path, metavar="FILE", help="option file (YAML). Example: -opt options/train/ParagonSR2/quickstart.yml")
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest complete checkpoint of this run, if there is one. Example: train.py -opt my.yml --auto_resume")
+    parser.add_argument("--resume", type=_iteration, metavar="ITER", help="go on from the checkpoint of this iteration. Example: --resume 20000")
+    parser.add_argument("--name", help="name of the run, instead of the file's. Example: --name 2x_try2")
+    parser.add_argument("--manual_seed", type=int, metavar="SEED", help="seed of everything random, instead of the file's. Example: --manual_seed 7")
+    parser.add_argument("--debug", action="store_true", help="a run named debug_<name> that logs every iteration and validates and saves every 8. Example: train.py -opt my.yml --debug")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm"),
+        default="none",
+        help="what started this process, for several processes. Example: torchrun --nproc_per_node=2 train.py -opt my.yml --launcher pytorch",
+    )
+    parser.add_argument("--check", action="store_true", help="check the file, its data and weights, print the resolved run, and stop. Example: train.py -opt my.yml --check")
+    return parser
+
+
+def _iteration(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("an iteration counts from 1")
+    return value
+
+
+def _command_without_resume(argv: Sequence[str]) -> str:
+    kept: list[str] = []
+    skip = False
+    for word in argv:
+        if skip or word == "--auto_resume" or word.startswith("--resume="):
+            skip = False
+        elif word == "--resume":
+            skip = True
+        else:
+            kept.append(f'"{word}"' if " " in word else word)
+    return "python train.py " + " ".join(kept)
+
+
+def ending_with_message(program: Callable[[], int]) -> int:
+    """Run a program; what a user can cause becomes one message on stderr and the error's exit code."""
+    try:
+        return program()
+    except TraiNNerError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130

@@ -1,0 +1,232 @@
+"""The loop of a run: data, step, log, validate, save, stop. It knows no loss, network or automation by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from traiNNer.best import BestValues
+from traiNNer.data import TrainLoader
+from traiNNer.interrupts import StopRequest, stop_on_signal
+from traiNNer.models.sr_model import SRModel
+from traiNNer.monitor import StepMonitor
+from traiNNer.reporting import Reporter, Speed, duration
+from traiNNer.types import Batch, StepObserver
+from traiNNer.utils import dist
+from traiNNer.utils.checkpoint import Checkpoint, SaveError
+from traiNNer.utils.errors import RunError
+from traiNNer.utils.logging import get_logger
+from traiNNer.validation import Validator
+
+SAVE_ATTEMPTS = 3
+"""This many failed saves in a row end the run."""
+
+AGREE_EVERY = 10
+"""Several processes agree on a stop every so many iterations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """When things happen, in iterations (0 for never), and what a stopped run leaves behind."""
+
+    total_iter: int
+    print_freq: int
+    save_freq: int
+    val_freq: int = 0
+    resume_command: str = ""
+    """What the last line of a stopped run tells the user to type."""
+    options_text: str = ""
+    """Resolved options, written into every checkpoint."""
+
+
+class Trainer:
+    """Drives a model from its present iteration to the last.
+
+    Args:
+        model: networks and losses.
+        loader: endless source of micro-batches.
+        validators: one for each validation set; the first one's metrics are `val/<metric>`.
+        checkpoint: tracks everything that changes.
+        reporter: what the user sees.
+        monitor: reads the steps' values.
+        best: best value of each metric.
+        settings: when things happen.
+        iteration: iterations done already (a resumed run).
+        observer: told of validations; the training automations' manager is one.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: SRModel,
+        loader: TrainLoader,
+        validators: Sequence[Validator],
+        checkpoint: Checkpoint,
+        reporter: Reporter,
+        monitor: StepMonitor,
+        best: BestValues,
+        settings: TrainerSettings,
+        iteration: int = 0,
+        observer: StepObserver | None = None,
+    ) -> None:
+        self.iteration = iteration
+        self._model, self._loader, self._validators = model, loader, list(validators)
+        self._checkpoint, self._reporter, self._monitor, self._best = checkpoint, reporter, monitor, best
+        self._settings, self._observer = settings, observer
+        self._saved_at = iteration
+        self._failed_saves = 0
+        self._speed = Speed()
+        self._started = time.perf_counter()
+
+    def train(self) -> None:
+        """Run to the last iteration, or until a signal asks to stop.
+
+        Raises:
+            RunError: the run cannot go on (exit code 1).
+        """
+        with stop_on_signal() as stop, self._reporter:
+            try:
+                self._loop(stop)
+                self._finish(stop)
+            except RunError:
+                raise
+            except BaseException:
+                self._save_after_crash()
+                raise
+            finally:
+                self._loader.close()
+
+    def _loop(self, stop: StopRequest) -> None:
+        self._speed.restart()
+        while self.iteration < self._settings.total_iter and not self._agreed(stop):
+            before = time.perf_counter()
+            batches = self._loader.next_batches()
+            waited = time.perf_counter() - before
+            self.iteration += 1
+            self._model.feed_data(batches)
+            self._model.optimize_parameters(self.iteration)
+            self._monitor.add(self.iteration, self._model.record, _files(batches), self._model.learning_rates)
+            self._speed.step(sum(len(batch["lq"]) for batch in batches) * dist.world_size(), waited)
+            self._reporter.iteration(self.iteration)
+            if self._due(self._settings.print_freq):
+                self.log()
+            if self._due(self._settings.val_freq):
+                self._outside_training(self.validate)
+            if self._due(self._settings.save_freq):
+                self._outside_training(self.save)
+
+    def _due(self, interval: int) -> bool:
+        return interval > 0 and (self.iteration % interval == 0 or self.iteration == self._settings.total_iter)
+
+    def _agreed(self, stop: StopRequest) -> bool:
+        """Whether all processes stop here; asked of the others only now and then, because it is an exchange."""
+        if dist.world_size() == 1:
+            return bool(stop)
+        if self.iteration % AGREE_EVERY:
+            return False
+        names = [name for name in dist.all_gather_objects(stop.signal_name) if name]
+        stop.signal_name = names[0] if names else ""
+        return bool(stop)
+
+    def log(self) -> None:
+        """Read the values of the last steps and show their means."""
+        values = self._monitor.means()
+        for line in self._monitor.reports():
+            get_logger().warning(line)
+        self._reporter.training(self.iteration, self._loader.epoch, values, self._model.learning_rates, self._speed)
+
+    def validate(self) -> None:
+        """Validate on every set; weights that are the best by a metric are kept."""
+        metrics: dict[str, float] = {}
+        self._model.average_buffers()
+        for number, validator in enumerate(self._validators, 1):
+            prefix = "val" if number == 1 else f"val_{number}"
+            report = validator.run(self._model.net_val, self.iteration)
+            values = report.values if report.loss is None else {**report.values, "loss": report.loss}
+            metrics |= {f"{prefix}/{name}": value for name, value in values.items()}
+            self._note_best(prefix, validator, report.values)
+            get_logger().info(self._validation_line(prefix, validator, report.values, report.images, report.seconds))
+        self._reporter.scalars(metrics, self.iteration)
+        self._reporter.flush()
+        if self._observer is not None:
+            self._observer.after_validation(metrics, self.iteration)
+
+    def _note_best(self, prefix: str, validator: Validator, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            metric = f"{prefix}/{name}"
+            if self._best.update(metric, value, self.iteration, validator.metrics[name].better):
+                label = name if prefix == "val" else f"{prefix}_{name}"
+                self._guarded(lambda label=label, value=value: self._checkpoint.save_best(label, value, self.iteration))
+
+    def _validation_line(self, prefix: str, validator: Validator, values: dict[str, float], images: int, seconds: float) -> str:
+        parts = []
+        for name, value in values.items():
+            best, at = self._best[f"{prefix}/{name}"] if value == value else (value, self.iteration)
+            baseline = validator.baseline().get(name)
+            against = "" if baseline is None else f", bicubic {baseline:.4f}"
+            parts.append(f"{name} {value:.4f} (best {best:.4f} at {at:,}{against})")
+        return f"[iter {self.iteration:,}] {prefix} {validator.name}: {'  '.join(parts)}  ({images} images, {seconds:.1f} s)"
+
+    def save(self) -> None:
+        """Write a checkpoint, unless this iteration has one.
+
+        Raises:
+            RunError: the third failure in a row.
+        """
+        if self._saved_at == self.iteration:
+            return
+        self._model.average_buffers()
+        if self._guarded(lambda: self._checkpoint.save(self.iteration, options_text=self._settings.options_text)):
+            self._saved_at = self.iteration
+            get_logger().info("[iter %s] saved", f"{self.iteration:,}")
+        self._reporter.flush()
+
+    def _guarded(self, write: Callable[[], Any]) -> bool:
+        """Write a file as rank 0; a failure is reported and counted, the third in a row ends the run."""
+        failure = ""
+        if dist.is_main():
+            try:
+                write()
+            except SaveError as error:
+                failure = str(error)
+        failure = dist.broadcast_object(failure)
+        self._failed_saves = self._failed_saves + 1 if failure else 0
+        if failure:
+            get_logger().error("SAVE FAILED (%d of %d in a row): %s", self._failed_saves, SAVE_ATTEMPTS, failure)
+        if self._failed_saves >= SAVE_ATTEMPTS:
+            raise RunError(f"{SAVE_ATTEMPTS} saves in a row failed: {failure}")
+        return not failure
+
+    def _outside_training(self, action: Callable[[], None]) -> None:
+        """Do something that the measured speed leaves out."""
+        self._speed.pause()
+        action()
+        self._speed.restart()
+
+    def _finish(self, stop: StopRequest) -> None:
+        self.save()
+        elapsed = duration(time.perf_counter() - self._started)
+        if stop and self.iteration < self._settings.total_iter:
+            get_logger().info("stopped by %s at iteration %s after %s; resume with: %s", stop.signal_name, f"{self.iteration:,}", elapsed, self._settings.resume_command)
+            return
+        self._guarded(lambda: self._checkpoint.save_latest())
+        for metric, (value, iteration) in self._best.items():
+            get_logger().info("best %s: %.4f at iteration %s", metric, value, f"{iteration:,}")
+        get_logger().info("done: %s iterations, %s in this session", f"{self.iteration:,}", elapsed)
+
+    def _save_after_crash(self) -> None:
+        """Keep what there is after an unexpected error, under a name that resuming does not prefer."""
+        if not dist.is_main() or dist.world_size() > 1:
+            return
+        try:
+            path = self._checkpoint.save(self.iteration, options_text=self._settings.options_text, crash=True)
+            get_logger().error("unexpected error at iteration %d; state kept in %s", self.iteration, path)
+        except (SaveError, RunError) as error:
+            get_logger().error("unexpected error at iteration %d; no state kept: %s", self.iteration, error)
+
+
+def _files(batches: Sequence[Batch]) -> list[str]:
+    """The images of one iteration, for the report of a step that was not finite."""
+    return [path for batch in batches for path in batch["lq_path"]]
