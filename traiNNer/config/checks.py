@@ -5,11 +5,12 @@ The checks read the plain data, not the typed sections, so that they also run ov
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 from traiNNer.utils.errors import Problem
-from traiNNer.utils.schema import MISSING
+from traiNNer.utils.schema import MISSING, unknown_key
 
 Purpose: TypeAlias = Literal["train", "test"]
 Data: TypeAlias = Mapping[str, Any]
@@ -24,7 +25,7 @@ def purpose_of(data: Data) -> Purpose:
 
 def check(data: Data, purpose: Purpose) -> list[Problem]:
     """Contradictions and gaps between options; keys are paths in the tree."""
-    problems = [*_crop_sizes(data), *_validation(data), *_tiles(data)]
+    problems = [*_phases(data), *_crop_sizes(data), *_validation(data), *_tiles(data)]
     if purpose == "train":
         problems += _training(data)
     return problems
@@ -60,6 +61,15 @@ def section(data: Data, name: str) -> Data:
     """A section of the data, empty if it is missing or something else."""
     value = data.get(name)
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+PHASES = re.compile(r"train|(val|test)(_[0-9]+)?")
+
+
+def _phases(data: Data) -> Iterator[Problem]:
+    for phase in section(data, "datasets"):
+        if not PHASES.fullmatch(phase):
+            yield unknown_key(f"datasets.{phase}", phase, ["train", "val", "val_2", "test", "test_2"])
 
 
 def _training(data: Data) -> Iterator[Problem]:
@@ -125,7 +135,7 @@ def _validation(data: Data) -> Iterator[Problem]:
         return
     if val.get("val_freq") is None:
         yield Problem(key="val.val_freq", message=f"{MISSING}, as val_enabled is true; accepted: iterations")
-    if not any(phase.startswith("val") for phase in section(data, "datasets")):
+    if all(phase.startswith(("train", "test")) for phase in section(data, "datasets")):
         message = "found true, but there is no data set val; accepted: a data set val, or false"
         yield Problem(key="val.val_enabled", message=message)
 

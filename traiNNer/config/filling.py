@@ -5,8 +5,7 @@ Which of it a component takes is said by its signature, so nothing here names on
 
 from __future__ import annotations
 
-import re
-
+from traiNNer.config.checks import PHASES
 from traiNNer.config.components import parameters_of
 from traiNNer.config.renames import take_out
 from traiNNer.config.sections import LossEntry
@@ -14,9 +13,7 @@ from traiNNer.config.tree import Node, join
 from traiNNer.config.vocabulary import DATASET_KEYS, LOSS_KEYS
 from traiNNer.utils.errors import Problem
 from traiNNer.utils.registry import DATASETS, LOSSES, NETWORKS, Registry
-from traiNNer.utils.schema import shown, unknown_key
-
-PHASES = re.compile(r"train|(val|test)(_[0-9]+)?")
+from traiNNer.utils.schema import shown
 
 
 def fill(root: Node, notices: list[Problem]) -> list[Problem]:
@@ -45,19 +42,13 @@ def _datasets(root: Node, notices: list[Problem]) -> list[Problem]:
     if "datasets" in root.section and datasets.value is None:
         datasets.value = {}
     problems: list[Problem] = []
-    for phase in list(datasets.section):
-        if not PHASES.fullmatch(phase):
-            node = datasets.section.pop(phase)
-            accepted = ["train", "val", "val_2", "test", "test_2"]
-            problems.append(node.problem(unknown_key("", phase, accepted).message))
-            continue
-        dataset = datasets.section[phase]
+    for phase, dataset in datasets.section.items():
         names = _parameters(DATASETS, dataset)
         problems += take_out(dataset, DATASET_KEYS, notices, but=names)
         if "scale" in names:
             problems += _inherit_scale(root, dataset)
         if "phase" in names and "phase" not in dataset.section:
-            dataset.child("phase", phase.partition("_")[0])
+            dataset.child("phase", phase.partition("_")[0] if PHASES.fullmatch(phase) else "val")
         if isinstance(dataset.value, dict) and "name" not in dataset.value:
             dataset.child("name", phase)
     return problems

@@ -16,7 +16,7 @@ from traiNNer.config.renames import rename
 from traiNNer.config.sections import Section
 from traiNNer.config.tree import Node, problem_at, put
 from traiNNer.utils.errors import ConfigError, Problem
-from traiNNer.utils.schema import problems_of, without_consequences
+from traiNNer.utils.schema import MISSING, problems_of, without_consequences
 
 COMMAND_LINE = "command line"
 
@@ -103,7 +103,12 @@ def _report(tree: Node, at_nodes: Iterable[Problem], by_key: Iterable[Problem]) 
     first = without_consequences(at_nodes)
     settled = {problem.key for problem in first}
     later = [problem for problem in (_at(tree, each) for each in by_key) if problem.key not in settled]
-    return _in_order(without_consequences([*first, *later]))
+    scale_is_wrong = any(problem.key == "scale" for problem in later)  # then nothing could take it over
+
+    def is_consequence(problem: Problem) -> bool:
+        return scale_is_wrong and problem.key.endswith(".scale") and problem.message.startswith(MISSING)
+
+    return _in_order(without_consequences([*first, *(each for each in later if not is_consequence(each))]))
 
 
 def _in_order(problems: Iterable[Problem]) -> list[Problem]:

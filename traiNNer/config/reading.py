@@ -88,10 +88,9 @@ def parse(text: str, file: str) -> tuple[Node, list[Problem]]:
     except RecursionError:
         raise ConfigError(Problem(message=_TOO_DEEP, file=file, line=1)) from None
     if not isinstance(document, MappingNode):
-        found = "an empty file" if document is None else f"a {document.id}"
-        raise ConfigError(
-            Problem(message=f"found {found}; accepted: a section of `key: value` lines", file=file, line=1)
-        )
+        found = "an empty file" if document is None else "a list" if isinstance(document, SequenceNode) else "text"
+        message = f"found {found}; accepted: a file of `key: value` lines"
+        raise ConfigError(Problem(message=message, file=file, line=1))
     builder = _Builder(file)
     root = builder.build(document, written="", line=1, depth=0)
     return root, builder.problems

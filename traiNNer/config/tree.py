@@ -6,7 +6,7 @@ Renaming and moving keys happens here, so that a message still names the line an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from traiNNer.utils.errors import Problem
 
@@ -95,14 +95,3 @@ def put(root: Node, key: str, value: Scalar, *, line: int | None, file: str) -> 
         node = node.child(name, {}) if found is None or found.value is None else found
     if isinstance(node.value, dict):
         node.value[last] = Node(value, line, key, file)
-
-
-def from_plain(value: Any, written: str, file: str) -> Node:
-    """A tree without lines, from a value that did not come from a file."""
-    if isinstance(value, dict):
-        entries = cast("dict[str, Any]", value).items()
-        return Node({name: from_plain(v, join(written, name), file) for name, v in entries}, None, written, file)
-    if isinstance(value, list | tuple):
-        values = enumerate(cast("list[Any]", value))
-        return Node([from_plain(v, f"{written}[{i}]", file) for i, v in values], None, written, file)
-    return Node(cast("Scalar", value), None, written, file)

@@ -110,7 +110,7 @@ def problems_of(error: pydantic.ValidationError, accepted: Accepted, data: Mappi
     values: dict[str, tuple[Any, list[str]]] = {}
     for item in error.errors(include_url=False):
         location = item["loc"]
-        key = key_path(location, data)
+        key = key_path(location, data, absent=item["type"] == "missing")
         if item["type"] == NESTED_PROBLEMS:
             problems += [problem.under(key) for problem in item.get("ctx", {})["problems"]]
         elif item["type"] == "extra_forbidden":
@@ -155,11 +155,11 @@ def _parent(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def key_path(location: Sequence[int | str], data: Any) -> str:
+def key_path(location: Sequence[int | str], data: Any, *, absent: bool = False) -> str:
     """`("losses", 2, "type")` as `losses[2].type`.
 
-    pydantic adds marks to a location (branches of unions, `function-after[...]`, `[key]`); a part is a key only if the
-    data at that place has it, or if it is the last one of a section, as a missing key is.
+    pydantic adds marks to a location (branches of unions, `function-after[...]`, `[key]`): a part is a key only if the
+    data at that place has it, or if it is the last one and said to be absent.
     """
     path = ""
     for position, part in enumerate(location):
@@ -169,7 +169,7 @@ def key_path(location: Sequence[int | str], data: Any) -> str:
             data = values[part] if part < len(values) else None
         elif isinstance(data, Mapping):
             section = cast("Mapping[Any, Any]", data)
-            if part in section or (position == len(location) - 1 and part.isidentifier()):
+            if part in section or (absent and position == len(location) - 1):
                 path += f".{part}" if path else part
                 data = section.get(part)
     return path
