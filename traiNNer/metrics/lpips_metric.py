@@ -12,6 +12,8 @@ from traiNNer.metrics.comparison import CropBorder, Improves, TestYChannel, comp
 from traiNNer.metrics.pretrained import build_pretrained
 from traiNNer.utils.registry import METRICS
 
+Backbone = Literal["alex", "vgg", "squeeze"]
+
 _FILES = {
     "alex": "alexnet-owt-7be5be79.pth",
     "vgg": "vgg16-397923af.pth",
@@ -36,20 +38,14 @@ class LPIPS:
     def __init__(
         self,
         *,
-        net: Annotated[Literal["alex", "vgg", "squeeze"], Field(description="backbone")] = "alex",
+        net: Annotated[Backbone, Field(description="backbone")] = "alex",
         weights_path: Annotated[str | None, Field(description="file with the backbone's torchvision weights")] = None,
         crop_border: CropBorder = 0,
         test_y_channel: TestYChannel = False,
         better: Improves = "lower",
     ) -> None:
         self.net, self.crop_border, self.test_y_channel, self.better = net, crop_border, test_y_channel, better
-        self._network = build_pretrained(self._build, _FILES[net], weights_path)
-
-    def _build(self) -> nn.Module:
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-        # Only the network: the metric object around it would synchronize its state over the processes.
-        return LearnedPerceptualImagePatchSimilarity(self.net).net
+        self._network = build_pretrained(lambda: _build(net), _FILES[net], weights_path)
 
     @torch.no_grad()
     def __call__(self, output: Tensor, target: Tensor) -> float:
@@ -61,3 +57,10 @@ class LPIPS:
     def describe(self) -> str:
         """Backbone, channel, crop and range for the log."""
         return describe(f"LPIPS {self.net}", self.crop_border, self.test_y_channel)
+
+
+def _build(net: Backbone) -> nn.Module:
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    # Only the network: the metric object around it would synchronize its state over the processes.
+    return LearnedPerceptualImagePatchSimilarity(net).net

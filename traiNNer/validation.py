@@ -1,0 +1,277 @@
+"""Validation: a network on whole images, measured against the ground truth and against bicubic enlargement."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from traiNNer.inference import Upscaler, evaluation, is_out_of_memory
+from traiNNer.metrics.psnr_metric import PSNR
+from traiNNer.types import Metric, Sample
+from traiNNer.utils import dist
+from traiNNer.utils.errors import ConfigError
+from traiNNer.utils.images import write_image
+from traiNNer.utils.logging import get_logger
+from traiNNer.utils.panels import side_by_side
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReport:
+    """What one image gave."""
+
+    name: str
+    values: dict[str, float] = field(default_factory=dict)
+    """Each metric of the result; empty without ground truth."""
+    bicubic: dict[str, float] = field(default_factory=dict)
+    """Each metric of the bicubic enlargement; only where it was asked for."""
+    loss: float | None = None
+    picture: Path | None = None
+    """LQ, bicubic, result and GT side by side; the result itself without ground truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationReport:
+    """What one validation of a data set gave, over the images of all processes."""
+
+    values: dict[str, float]
+    """Each metric's mean over the images."""
+    loss: float | None
+    """`val/loss`: sum of the fidelity losses, each times its weight; mean over the images."""
+    images: int
+    seconds: float
+    pictures: list[Path]
+    each: list[ImageReport]
+
+
+def bicubic(lq: Tensor, scale: int) -> Tensor:
+    """Enlarge (1, 3, H, W) by Keys' cubic kernel with a = -0.5, as Pillow and MATLAB do, and clamp to [0, 1].
+
+    PyTorch has that kernel under `antialias`, which changes nothing else in an enlargement; its plain bicubic has
+    a = -0.75, which scores lower.
+    """
+    return nn.functional.interpolate(lq, scale_factor=scale, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+class Validator:
+    """Validates networks on one data set.
+
+    Args:
+        name: the data set's name, for the log.
+        loader: this process's samples; whole images, `lq` (3, H, W) and optionally `gt` (3, scale H, scale W).
+        metrics: label to metric.
+        scale: GT size / LQ size.
+        tile_size: see `inference.upscale`.
+        tile_overlap: see `inference.upscale`.
+        save_folder: where results and side-by-side pictures go; None for none.
+        suffix: added to the names of the pictures.
+        fidelity_losses: label to (loss, weight): the losses that need only output and target.
+        roots: folders of the data set; an image in a sub-folder keeps it in its name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        loader: Iterable[Sample],
+        metrics: Mapping[str, Metric],
+        *,
+        scale: int,
+        tile_size: int = 0,
+        tile_overlap: int = 0,
+        save_folder: Path | None = None,
+        suffix: str | None = None,
+        fidelity_losses: Mapping[str, tuple[nn.Module, float]] | None = None,
+        roots: Sequence[Path] = (),
+    ) -> None:
+        self.name, self.metrics = name, dict(metrics)
+        self._loader, self._scale = loader, scale
+        self._tile_size, self._tile_overlap = tile_size, tile_overlap
+        self._names = _Names(roots)
+        self._pictures = None if save_folder is None else _Pictures(save_folder, suffix, scale, self.metrics)
+        self._losses = dict(fidelity_losses or {})
+        self._baseline: dict[str, float] | None = None
+        self._noticed = False
+
+    def run(
+        self, net: nn.Module, iteration: int | None, *, on_image: Callable[[], None] | None = None
+    ) -> ValidationReport:
+        """Validate a network; it, its modes and torch's random state are afterwards as they were.
+
+        Args:
+            net: network with `network_info`.
+            iteration: goes into the names of the pictures; None for none.
+            on_image: called after each image.
+
+        Raises:
+            ConfigError: an image that a metric cannot measure.
+            ImageError: an image that cannot be read.
+            RunError: out of memory even with the smallest tiles.
+        """
+        started = time.perf_counter()
+        reports: list[ImageReport] = []
+        with evaluation(net):
+            upscaler = Upscaler(net, tile_size=self._tile_size, tile_overlap=self._tile_overlap)
+            for sample in self._loader:
+                reports.append(self._validate(sample, upscaler, iteration))
+                if on_image is not None:
+                    on_image()
+        each = [report for part in dist.all_gather_objects(reports) for report in part]
+        if self._baseline is None:
+            self._baseline = _means(report.bicubic for report in each)
+        losses = [report.loss for report in each if report.loss is not None]
+        return ValidationReport(
+            values=_means(report.values for report in each),
+            loss=math.fsum(losses) / len(losses) if losses else None,
+            images=len(each),
+            seconds=time.perf_counter() - started,
+            pictures=[report.picture for report in each if report.picture is not None],
+            each=each,
+        )
+
+    def baseline(self) -> dict[str, float]:
+        """Each metric's mean for bicubic enlargement; computed once. Every process must call it."""
+        if self._baseline is None:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                pairs = (_pair(sample) for sample in self._loader)
+                mine = [self._measure_bicubic(lq, gt, path) for lq, gt, path in pairs if gt is not None]
+            self._baseline = _means(values for part in dist.all_gather_objects(mine) for values in part)
+        return self._baseline
+
+    def _validate(self, sample: Sample, upscaler: Upscaler, iteration: int | None) -> ImageReport:
+        lq, gt, path = _pair(sample)
+        name, output = self._names.name(path), upscaler(lq)
+        if gt is None:
+            picture = self._pictures.result(name, output, iteration) if self._pictures else None
+            return ImageReport(name=name, picture=picture)
+        values, loss = self._figures(output, gt, path)
+        return ImageReport(
+            name=name,
+            values=values,
+            bicubic=self._measure_bicubic(lq, gt, path) if self._baseline is None else {},
+            loss=loss,
+            picture=self._pictures.comparison(name, lq, output, gt, iteration) if self._pictures else None,
+        )
+
+    def _figures(self, output: Tensor, gt: Tensor, path: str) -> tuple[dict[str, float], float | None]:
+        """Metrics and loss, computed where the output is, or in main memory if there is no room."""
+        try:
+            target = gt.to(output.device)
+            return self._measure(output, target, path), self._loss(output, target)
+        except (RuntimeError, MemoryError) as error:
+            if output.device.type == "cpu" or not is_out_of_memory(error):
+                raise
+        output = output.cpu()
+        return self._measure(output, gt, path), self._loss(output, gt)
+
+    def _measure_bicubic(self, lq: Tensor, gt: Tensor, path: str) -> dict[str, float]:
+        return self._measure(bicubic(lq, self._scale), gt, path) if self.metrics else {}
+
+    def _measure(self, output: Tensor, target: Tensor, path: str) -> dict[str, float]:
+        output, target = self._same_size(output, target, path)
+        try:
+            return {label: metric(output, target) for label, metric in self.metrics.items()}
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def _loss(self, output: Tensor, target: Tensor) -> float | None:
+        if not self._losses:
+            return None
+        height, width = _common_size(output, target)
+        inputs = {"output": output[..., :height, :width], "target": target[..., :height, :width]}
+        total = 0.0
+        for loss, weight in self._losses.values():
+            total += weight * float(loss(**inputs))  # synchronizes host and device
+        return total
+
+    def _same_size(self, output: Tensor, target: Tensor, path: str) -> tuple[Tensor, Tensor]:
+        if output.shape != target.shape and not self._noticed:
+            sizes = [f"{image.shape[-1]}x{image.shape[-2]}" for image in (output, target)]
+            text = "%s: the result has %s px, GT %s px; what both have is compared, here and wherever sizes differ"
+            get_logger().warning(text, path, *sizes)
+            self._noticed = True
+        height, width = _common_size(output, target)
+        return output[..., :height, :width], target[..., :height, :width]
+
+
+class _Names:
+    """Names of images, each its own, from paths: relative to the data set's folders, without suffix."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = list(roots)
+        self._by_path: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    def name(self, path: str) -> str:
+        if path not in self._by_path:
+            name = plain = self._plain(Path(path))
+            number = 1
+            while name in self._taken:
+                number += 1
+                name = f"{plain}_{number}"
+            self._by_path[path] = name
+            self._taken.add(name)
+        return self._by_path[path]
+
+    def _plain(self, path: Path) -> str:
+        root = next((root for root in self._roots if path.is_relative_to(root)), path.parent)
+        return path.relative_to(root).with_suffix("").as_posix()
+
+
+class _Pictures:
+    """The files that a validation writes: `FOLDER/NAME/NAME_ITERATION_SUFFIX.png`, or `FOLDER/NAME_SUFFIX.png`."""
+
+    def __init__(self, folder: Path, suffix: str | None, scale: int, metrics: Mapping[str, Metric]) -> None:
+        self._folder, self._suffix, self._scale = folder, suffix, scale
+        self._psnr = next((metric for metric in metrics.values() if isinstance(metric, PSNR)), PSNR())
+
+    def result(self, name: str, output: Tensor, iteration: int | None) -> Path:
+        """Write the result alone."""
+        path = self._path(name, iteration, "")
+        write_image(path, output)
+        return path
+
+    def comparison(self, name: str, lq: Tensor, output: Tensor, gt: Tensor, iteration: int | None) -> Path:
+        """Write the result, and LQ, bicubic, result and GT side by side."""
+        self.result(name, output, iteration)
+        nearest = nn.functional.interpolate(lq, scale_factor=self._scale, mode="nearest-exact")
+        height, width = _common_size(output, gt)
+        panels = {"LQ": nearest, "bicubic": bicubic(lq, self._scale), "result": output.cpu()}
+        target = gt[..., :height, :width]
+        shown = []
+        for label, image in panels.items():
+            cut = image[..., :height, :width]
+            shown.append((f"{label}, PSNR {self._psnr(cut, target):.2f} dB", cut))
+        path = self._path(name, iteration, "_compare")
+        side_by_side(path, [*shown, ("GT", target)])
+        return path
+
+    def _path(self, name: str, iteration: int | None, ending: str) -> Path:
+        parts = [Path(name).name, None if iteration is None else str(iteration), self._suffix]
+        file = "_".join(part for part in parts if part) + f"{ending}.png"
+        place = self._folder / name
+        return (place.parent if iteration is None else place) / file
+
+
+def _pair(sample: Sample) -> tuple[Tensor, Tensor | None, str]:
+    if "lq" not in sample:
+        raise KeyError("a sample without lq")
+    gt = sample["gt"][None] if "gt" in sample else None
+    return sample["lq"][None], gt, sample.get("lq_path") or sample.get("gt_path") or "image"
+
+
+def _common_size(first: Tensor, second: Tensor) -> tuple[int, int]:
+    return min(first.shape[-2], second.shape[-2]), min(first.shape[-1], second.shape[-1])
+
+
+def _means(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every label over those who have it; the sum is exact, so the order of images does not matter."""
+    values: dict[str, list[float]] = {}
+    for figures in each:
+        for label, value in figures.items():
+            values.setdefault(label, []).append(value)
+    return {label: math.fsum(numbers) / len(numbers) for label, numbers in values.items()}
