@@ -126,6 +126,6 @@ def _bmp(start: bytes) -> ImageHeader:
 
 
 def _tiff(file: BinaryIO) -> ImageHeader:
-    from traiNNer.utils import tiff  # noqa: PLC0415 - imports tifffile, 0.1 s that only TIFF needs
+    from traiNNer.utils import tiff  # imports tifffile, 0.1 s that only TIFF needs
 
     return tiff.header(file)

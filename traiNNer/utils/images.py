@@ -117,12 +117,14 @@ def write_image(path: Path | str, image: Tensor | np.ndarray) -> None:
     Raises:
         ImageError: unknown suffix, or the image cannot be encoded or written.
     """
-    import cv2  # noqa: PLC0415 - 0.13 s that only reading and writing images needs
+    import cv2  # 0.13 s that only reading and writing images needs
 
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ImageError(path, f"cannot write {suffix or 'a file without suffix'}; accepted: {', '.join(sorted(SUFFIXES))}")
+        raise ImageError(
+            path, f"cannot write {suffix or 'a file without suffix'}; accepted: {', '.join(sorted(SUFFIXES))}"
+        )
     pixels = np.ascontiguousarray(_eight_bit(image)[..., ::-1])
     option, value = _WRITE_OPTIONS.get(suffix, ("IMWRITE_WEBP_QUALITY", _LOSSLESS_WEBP))
     parameters = [getattr(cv2, option), value] if suffix == ".webp" or suffix in _WRITE_OPTIONS else []
@@ -174,7 +176,7 @@ def _image_names(root: Path, recursive: bool) -> Iterator[str]:
 
 def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
     if header.kind == "tiff":
-        from traiNNer.utils import tiff  # noqa: PLC0415 - imports tifffile, which only TIFF needs
+        from traiNNer.utils import tiff  # imports tifffile, which only TIFF needs
 
         return tiff.decode(data)
     if header.kind == "jpeg" and header.channels == 4:
@@ -184,7 +186,7 @@ def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
 
 def decode_with_opencv(data: bytes) -> np.ndarray:
     """(H, W, 3) RGB with the depth of the file; ValueError with the reason where that fails."""
-    import cv2  # noqa: PLC0415 - 0.13 s that only reading and writing images needs
+    import cv2  # 0.13 s that only reading and writing images needs
 
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -201,7 +203,7 @@ def decode_with_opencv(data: bytes) -> np.ndarray:
 
 def decode_with_pillow(data: bytes) -> np.ndarray:
     """(H, W, 3) RGB uint8 by Pillow, which knows CMYK and TIFF's rarer forms; ValueError where that fails."""
-    from PIL import Image  # noqa: PLC0415 - only CMYK and some TIFF files need it
+    from PIL import Image  # only CMYK and some TIFF files need it
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's limit on the size and remarks on odd tags

@@ -1,0 +1,44 @@
+"""Samples to a batch, in the depth in which they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from traiNNer.types import Batch, Sample
+from traiNNer.utils.images import unit_range
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """A batch of samples; images stay uint8 or uint16 where all of the batch are, which are cheap to hand over."""
+    batch: Batch = {"fault": [sample["fault"] for sample in samples if "fault" in sample]}
+    for key in ("lq", "gt"):
+        if all(key in sample for sample in samples):
+            batch[key] = default_collate(_same_depth([sample[key] for sample in samples]))  # in shared memory
+            batch[f"{key}_path"] = [sample[f"{key}_path"] for sample in samples]
+    return batch
+
+
+def unit_range_batch(batch: Batch, device: torch.device | None = None) -> Batch:
+    """The batch with float32 images in [0, 1], on `device` if one is given; moved first, in a quarter of the bytes."""
+    converted = batch.copy()
+    for key in ("lq", "gt"):
+        if key in batch:
+            image = batch[key] if device is None else batch[key].to(device, non_blocking=True)
+            converted[key] = unit_range(image)
+    return converted
+
+
+def _same_depth(images: list[Tensor]) -> list[Tensor]:
+    """All of the deepest type among them; exact, as 257 * v / 65535 is v / 255."""
+    types = {image.dtype for image in images}
+    if len(types) == 1:
+        return images
+    if torch.float32 in types:
+        return [unit_range(image) for image in images]
+    return [
+        image if image.dtype == torch.uint16 else (image.to(torch.int32) * 257).to(torch.uint16) for image in images
+    ]
