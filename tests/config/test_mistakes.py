@@ -6,11 +6,16 @@ import re
 
 import pytest
 
+from traiNNer.config import load_options
+from traiNNer.utils.errors import ConfigError
+
 from .conftest import GOOD, change, marked_line
 
 FORM = re.compile(
     r"x\.yml:\d+: ([\w.\[\]<>-]+: )?\S.*; accepted: \S.*|x\.yml:\d+: [\w.\[\]-]+: required key is missing.*"
 )
+
+TRAIN_SET = GOOD[GOOD.index("  train:\n") : GOOD.index("  val:\n")]
 
 # What is changed in the good file (the faulty line marked `# <-`), the key that is named, and what the message says.
 CASES = {
@@ -193,7 +198,13 @@ CASES = {
         "required key is missing",
         "name: tiny",
     ),
-    "missing total_iter": ("  total_iter: 2000\n", "", "train.total_iter", "required key is missing", "train:\n  optim"),
+    "missing total_iter": (
+        "  total_iter: 2000\n",
+        "",
+        "train.total_iter",
+        "required key is missing",
+        "train:\n  optim",
+    ),
     "missing optimizer": (
         "  optim_g:\n    type: configtestoptimizer\n    lr: 2e-4\n    betas: [0.9, 0.99]\n",
         "",
@@ -224,7 +235,7 @@ CASES = {
         "  train:\n    name",
     ),
     "missing train set": (
-        "  train:\n    name: photographs\n    type: config_test_dataset\n    dataroot_gt: datasets/hr\n    lq_size: 16\n    gt_size: 32\n    batch_size_per_gpu: 4\n",
+        TRAIN_SET,
         "",
         "datasets.train",
         "required key is missing",
@@ -421,7 +432,7 @@ CASES = {
     ),
     "label used twice": (
         "      loss_weight: 1.0",
-        "      loss_weight: 1.0\n      name: a\n    - type: ConfigTestLoss\n      loss_weight: 1.0\n      name: a  # <-",
+        "      loss_weight: 1.0\n      name: a\n    - {type: ConfigTestLoss, loss_weight: 1.0, name: a}  # <-",
         "train.losses[1].name",
         "found 'a' again, the label of losses[0]; accepted: a label of its own",
         "",
@@ -652,6 +663,11 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_file(mistakes) -
     ]
 
 
+ALIAS_BOMB = b"b0: &b0 [1, 1]\n" + b"".join(
+    b"b%d: &b%d [%s]\n" % (level, level, b",".join([b"*b%d" % (level - 1)] * 9)) for level in range(1, 10)
+)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -661,15 +677,12 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_file(mistakes) -
         (b"name: a\nscale: \x00\n", "x.yml:2: YAML syntax error unacceptable character"),
         (b"a: " + b"[" * 3000, "x.yml:1: values are nested too deeply; accepted: "),
         (b"a: &a [*a]", "x.yml:1: a[0][0][0]"),
-        (b"a: &a [1,1,1,1,1,1,1,1,1]\n" + b"".join(b"b%d: &b%d [%s]\n" % (i, i, b",".join([b"*a" if i == 0 else b"*b%d" % (i - 1)] * 9)) for i in range(9)), "aliases unfold to too much"),
+        (ALIAS_BOMB, "aliases unfold to too much"),
         (b"a: 1\n---\nb: 2\n", "x.yml:2: YAML syntax error expected a single document"),
     ],
     ids=["empty", "list", "latin-1", "control character", "deep", "recursive", "alias bomb", "two documents"],
 )  # fmt: skip
 def test_files_that_are_no_option_files(content: bytes, message: str, tmp_path, monkeypatch) -> None:
-    from traiNNer.config import load_options
-    from traiNNer.utils.errors import ConfigError
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.yml").write_bytes(content)
 
@@ -681,9 +694,6 @@ def test_files_that_are_no_option_files(content: bytes, message: str, tmp_path, 
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
-    from traiNNer.config import load_options
-    from traiNNer.utils.errors import ConfigError
-
     with pytest.raises(
         ConfigError, match=r"gone\.yml: the option file cannot be read: there is no such file; accepted: "
     ) as error:

@@ -71,7 +71,8 @@ def _on(value: Any) -> Any:
     return False if value is None else value
 
 
-Iterations: TypeAlias = Annotated[int, BeforeValidator(iterations)]
+_Written: TypeAlias = int | Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?[kK]$")]
+Iterations: TypeAlias = Annotated[int, BeforeValidator(iterations, json_schema_input_type=_Written)]
 Switch: TypeAlias = Annotated[bool, BeforeValidator(_on)]
 """A switch that may be written empty, which means false."""
 Network: TypeAlias = Annotated[ComponentOptions, OfKind(NETWORKS)]
