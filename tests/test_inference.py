@@ -22,6 +22,11 @@ from traiNNer.utils.errors import RunError
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True)
+def _log_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("traiNNer"), "propagate", True)
+
+
 class LocalNet(nn.Module):
     """Convolutions with zero padding on `multiple_of`-fold unshuffled pixels; random, but the same each time."""
 
@@ -128,7 +133,6 @@ def test_a_network_that_sees_everything_is_reported(caplog: pytest.LogCaptureFix
             return super().forward(lq) + lq.mean()
 
     net = Pooled()
-    logging.getLogger("traiNNer").propagate = True
     assert measure_reach(net) is None
     assert upscale(net, image(200, 200), tile_size=64).shape == (1, 3, 400, 400)
     assert "differ a little from the whole" in caplog.text
@@ -150,7 +154,6 @@ class ShortOfMemory(LocalNet):
 
 def test_tiles_are_halved_until_they_fit_and_the_size_is_kept(caplog: pytest.LogCaptureFixture) -> None:
     net = ShortOfMemory(most=70 * 70)
-    logging.getLogger("traiNNer").propagate = True
     lq = image(200, 150)
     upscaler = Upscaler(net)
     assert torch.allclose(upscaler(lq), upscale(LocalNet(), lq), rtol=0, atol=1e-4)
@@ -227,6 +230,41 @@ def test_facts_are_found_through_wrappers() -> None:
         network_info(nn.Linear(1, 1))
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_paragonsr2_in_tiles_equals_the_whole_image(scale: int) -> None:
+    """With factors and tracked kernels as training leaves them, so that every layer counts."""
+    from traiNNer.archs import build_network
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = build_network({"type": "paragonsr2_nano", "scale": scale})
+        for name, parameter in net.named_parameters():
+            if name.endswith("gamma"):
+                nn.init.constant_(parameter, 0.5)
+        net.train()(torch.rand(2, 3, 24, 24))
+    lq = image(91, 123)
+    whole = upscale(net, lq)
+    assert torch.allclose(upscale(net, lq, tile_size=24), whole, rtol=0, atol=1e-4)
+    assert torch.allclose(upscale(net, lq, tile_size=17, tile_overlap=48), whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_device_memory_that_is_short_leads_to_tiles(caplog: pytest.LogCaptureFixture) -> None:
+    net, lq = LocalNet().cuda(), image(3000, 4000)
+    whole = upscale(net, lq).cpu()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 200 * 2**20) / total)
+    try:
+        limited = upscale(net, lq)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "out of memory" in caplog.text
+    assert torch.allclose(limited, whole, rtol=0, atol=1e-4)
+
+
 UNDER_A_LIMIT = """
     import resource, sys, torch
     sys.path.insert(0, "tests")
@@ -235,12 +273,13 @@ UNDER_A_LIMIT = """
     from traiNNer.inference import upscale
     import logging
     logging.basicConfig(level=logging.INFO, format="LOG %(message)s", stream=sys.stdout)
-    net, lq = LocalNet(), image(1200, 1000)
+    net, lq = LocalNet(), image(800, 700)
     net.body.append(torch.nn.Conv2d(3, 96, 3, padding=1)).append(torch.nn.Conv2d(96, 3, 3, padding=1))
     whole = upscale(net, lq)
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (used + 150 * 2**20, resource.RLIM_INFINITY))
     limited = upscale(net, lq)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     print("DIFFERENCE", float((limited - whole).abs().max()))
 """
 
@@ -258,6 +297,6 @@ def test_a_run_under_an_address_space_limit_equals_the_whole_image() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "LOG out of memory on an image of 1000x1200 px: going on with tiles of" in done.stdout
+    assert "LOG out of memory on an image of 700x800 px: going on with tiles of" in done.stdout
     difference = float(done.stdout.split("DIFFERENCE")[1])
     assert difference <= 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
 import random
@@ -122,10 +123,10 @@ def test_identical_and_unmeasurable_images_do_not_poison_or_hide() -> None:
     assert math.isnan(validator(samples).run(net, 1).values["psnr"])
 
 
-def test_sizes_that_differ_by_a_pixel_are_compared_where_both_are(caplog: pytest.LogCaptureFixture) -> None:
-    import logging
-
-    logging.getLogger("traiNNer").propagate = True
+def test_sizes_that_differ_by_a_pixel_are_compared_where_both_are(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("traiNNer"), "propagate", True)
     samples, net = Samples(SIZES[:3]), Double()
     exact = validator(samples).run(net, 1).values
     for pair in samples.pairs:

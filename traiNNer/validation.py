@@ -243,9 +243,10 @@ class _Pictures:
         panels = {"LQ": nearest, "bicubic": bicubic(lq, self._scale), "result": output.cpu()}
         target = gt[..., :height, :width]
         shown = []
+        measure = "PSNR-Y" if self._psnr.test_y_channel else "PSNR"
         for label, image in panels.items():
             cut = image[..., :height, :width]
-            shown.append((f"{label}, PSNR {self._psnr(cut, target):.2f} dB", cut))
+            shown.append((f"{label}, {measure} {self._psnr(cut, target):.2f} dB", cut))
         path = self._path(name, iteration, "_compare")
         side_by_side(path, [*shown, ("GT", target)])
         return path

@@ -1,0 +1,205 @@
+"""Upscale images with a weights file alone: `python scripts/upscale.py --weights X.safetensors INPUT OUTPUT`.
+
+The network is built from the metadata in the weights (or recognized by its weights, for files of other programs).
+INPUT is an image or a folder; a folder is searched deeply, and OUTPUT gets the same sub-folders. PNG, JPEG, WebP, BMP
+and TIFF of any kind are read; transparency is dropped. Results have 8 bits a channel, also those of 16-bit images:
+PNG in a folder, the format that OUTPUT's ending names for a single image.
+
+Exit code: 0 all images done, 1 some images failed (each is named, the others are done), 2 nothing was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from traiNNer.inference import Upscaler
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; wrong use ends with exit code 2, as argparse does it."""
+    parser = argparse.ArgumentParser(
+        prog="upscale.py",
+        description="Upscale an image or a folder of images with the network of a weights file.",
+        epilog="Example: python scripts/upscale.py --weights net_g_ema_latest.safetensors photos photos_x2",
+    )
+    parser.add_argument("input", type=Path, metavar="INPUT", help="an image, or a folder that is searched deeply")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the image to write, or the folder for the results")
+    parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help=".safetensors or .pth")
+    parser.add_argument(
+        "--tile-size",
+        type=_pixels,
+        default=0,
+        metavar="PX",
+        help="run images in tiles of this side, px of the input; 0: whole, or in tiles when memory is short (default)",
+    )
+    parser.add_argument(
+        "--tile-overlap",
+        type=_pixels,
+        default=0,
+        metavar="PX",
+        help="how much more of the image a tile sees on each side, px; 0: as much as the network needs (default)",
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps, xpu")
+    parser.add_argument("--half", action="store_true", help="compute in float16, where device and network can")
+    return parser.parse_args(argv)
+
+
+def _pixels(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text!r}; accepted: a number of pixels, at least 0")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and upscale; returns the exit code."""
+    arguments = parse(argv)
+    from traiNNer.cli import ending_with_message
+
+    return ending_with_message(lambda: upscale_files(arguments))
+
+
+def upscale_files(arguments: argparse.Namespace) -> int:
+    """Upscale what the command line names.
+
+    Raises:
+        ConfigError: input, output, weights or device that cannot be used (exit code 2).
+    """
+    from traiNNer.archs.from_weights import network_from_weights
+    from traiNNer.inference import Upscaler
+    from traiNNer.utils.errors import RunError
+    from traiNNer.utils.images import ImageError
+    from traiNNer.utils.logging import configure_logging, make_console
+
+    configure_logging(make_console())
+    work = plan(arguments.input, arguments.output)
+    device = choose_device(arguments.device)
+    net = network_from_weights(arguments.weights).eval()
+    net = prepare(net, device, half=arguments.half)
+    upscaler = Upscaler(net, tile_size=arguments.tile_size, tile_overlap=arguments.tile_overlap)
+    failures = 0
+    for number, (source, target) in enumerate(work, 1):
+        started = time.perf_counter()
+        try:
+            size = upscale_file(upscaler, source, target)
+        except (ImageError, RunError) as error:
+            failures += 1
+            text = str(error) if str(source) in str(error) else f"{source}: {error}"
+            print(f"failed: {text}", file=sys.stderr)
+            continue
+        seconds = time.perf_counter() - started
+        print(f"[{number}/{len(work)}] {source} -> {target} ({size}, {seconds:.1f} s)", flush=True)
+    if failures:
+        print(f"{failures} of {len(work)} images failed", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def upscale_file(upscaler: Upscaler, source: Path, target: Path) -> str:
+    """Upscale one file; returns the result's size.
+
+    Raises:
+        ImageError: a file cannot be read or written.
+        RunError: out of memory even with the smallest tiles.
+    """
+    from traiNNer.utils.images import image_header, read_image, to_float, write_image
+
+    if image_header(source).alpha:
+        print(f"{source}: transparency is dropped", file=sys.stderr)
+    result = upscaler(to_float(read_image(source))[None])
+    write_image(target, result)
+    return f"{result.shape[-1]}x{result.shape[-2]} px"
+
+
+def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Every image to read, with the file to write.
+
+    Raises:
+        ConfigError: nothing to read, or nowhere to write.
+    """
+    from traiNNer.utils.errors import ConfigError
+    from traiNNer.utils.images import SUFFIXES, find_images
+
+    endings = ", ".join(sorted(SUFFIXES))
+    if source.is_file():
+        target = target / f"{source.stem}.png" if target.is_dir() else target
+        if target.suffix.lower() not in SUFFIXES:
+            raise ConfigError(f"OUTPUT: found {target}; accepted: an existing folder, or a file ending in {endings}")
+        if target.resolve() == source.resolve():
+            raise ConfigError(f"OUTPUT: found {target}, which is the input; accepted: another file")
+        return [(source, target)]
+    if not source.is_dir():
+        raise ConfigError(f"INPUT: found {source}, which does not exist; accepted: an image or a folder")
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"OUTPUT: found {target}, a file; accepted: a folder, as INPUT is one")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(f"OUTPUT: found {target}, which lies in INPUT; accepted: a folder outside it")
+    images = find_images(source, recursive=True)
+    if not images:
+        raise ConfigError(f"INPUT: found no images in {source}; accepted: {endings}")
+    return [(image, target / name) for image, name in zip(images, _result_names(source, images), strict=True)]
+
+
+def _result_names(source: Path, images: Sequence[Path]) -> list[Path]:
+    """`a/b.png` for `a/b.jpg`; where two images would get one name, each keeps its ending: `b.jpg.png`."""
+    relative = [image.relative_to(source) for image in images]
+    names = [path.with_suffix(".png") for path in relative]
+    lowered = [str(name).lower() for name in names]  # file systems may take upper and lower case for the same
+    return [
+        path.with_name(f"{path.name}.png") if lowered.count(low) > 1 else name
+        for path, name, low in zip(relative, names, lowered, strict=True)
+    ]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, which must be there; `auto` is the accelerator if there is one.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    import torch
+
+    from traiNNer.utils.errors import ConfigError
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if name == "auto":
+        return accelerator or torch.device("cpu")
+    there = ["cpu"]
+    if accelerator is not None:
+        count = torch.accelerator.device_count()
+        there += [accelerator.type, *(f"{accelerator.type}:{number}" for number in range(count))]
+    if name not in there:
+        raise ConfigError(f"--device: found {name!r}; accepted here: auto, {', '.join(there)}")
+    return torch.device(name)
+
+
+def prepare(net: nn.Module, device: torch.device, *, half: bool) -> nn.Module:
+    """The network on its device, in float16 if that is asked for and possible.
+
+    Raises:
+        ConfigError: a network that does not turn RGB into RGB.
+    """
+    from traiNNer.inference import network_info
+    from traiNNer.utils.errors import ConfigError
+
+    info = network_info(net)
+    if (info.in_channels, info.out_channels) != (3, 3):
+        found = f"{info.type}, which turns {info.in_channels} channels into {info.out_channels}"
+        raise ConfigError(f"--weights: found a network of type {found}; accepted: RGB to RGB")
+    if half and (device.type == "cpu" or not info.supports_half):
+        print(f"--half has no effect: {info.type} on {device.type} computes in float32", file=sys.stderr)
+        half = False
+    return net.half().to(device) if half else net.to(device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
