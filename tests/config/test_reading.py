@@ -102,6 +102,12 @@ def test_keys_with_dots_are_found() -> None:
     assert (node.line, rest) == (3, "")
 
 
+def test_the_longest_key_that_fits_is_meant() -> None:
+    tree, _ = parse("a: {b: 1}\na.b: {c: 2}\n", "x.yml")
+
+    assert locate(tree, "a.b.c")[0].line == 2
+
+
 def test_windows_line_ends_and_byte_order_marks(tmp_path) -> None:
     from traiNNer.config.reading import read_file
 

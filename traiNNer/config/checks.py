@@ -76,8 +76,8 @@ def _training(data: Data) -> Iterator[Problem]:
     train, datasets = section(data, "train"), section(data, "datasets")
     needed = [
         *((name, data.get(name)) for name in ("train", "logger", "datasets")),
-        *((f"train.{name}", train.get(name)) for name in ("optim_g", "losses") if "train" in data),
-        *(("datasets.train", datasets.get("train")) for _ in range("datasets" in data)),
+        *((f"train.{name}", train.get(name)) for name in ("optim_g", "losses") if isinstance(data.get("train"), dict)),
+        *(("datasets.train", datasets.get("train")) for _ in range(isinstance(data.get("datasets"), dict))),
     ]
     for key, value in needed:
         if value is None:
@@ -135,7 +135,9 @@ def _validation(data: Data) -> Iterator[Problem]:
         return
     if val.get("val_freq") is None:
         yield Problem(key="val.val_freq", message=f"{MISSING}, as val_enabled is true; accepted: iterations")
-    if all(phase.startswith(("train", "test")) for phase in section(data, "datasets")):
+    if isinstance(data.get("datasets"), dict) and all(
+        phase.startswith(("train", "test")) for phase in section(data, "datasets")
+    ):
         message = "found true, but there is no data set val; accepted: a data set val, or false"
         yield Problem(key="val.val_enabled", message=message)
 
