@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from traiNNer.types import Batch, Sample
+from traiNNer.types import Batch
 from traiNNer.utils.images import unit_range
 
+_IMAGES = ("lq", "gt")
 
-def collate(samples: Sequence[Sample]) -> Batch:
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
     """A batch of samples; images stay uint8 or uint16 where all of the batch are, which are cheap to hand over."""
-    batch: Batch = {"fault": [sample["fault"] for sample in samples if "fault" in sample]}
-    for key in ("lq", "gt"):
+    batch: dict[str, Any] = {"fault": [sample["fault"] for sample in samples if "fault" in sample]}
+    for key in _IMAGES:
         if all(key in sample for sample in samples):
             batch[key] = default_collate(_same_depth([sample[key] for sample in samples]))  # in shared memory
             batch[f"{key}_path"] = [sample[f"{key}_path"] for sample in samples]
-    return batch
+    return cast("Batch", batch)
 
 
 def unit_range_batch(batch: Batch, device: torch.device | None = None) -> Batch:
     """The batch with float32 images in [0, 1], on `device` if one is given; moved first, in a quarter of the bytes."""
-    converted = batch.copy()
-    for key in ("lq", "gt"):
-        if key in batch:
-            image = batch[key] if device is None else batch[key].to(device, non_blocking=True)
-            converted[key] = unit_range(image)
-    return converted
+    converted = dict(batch)
+    for key in _IMAGES:
+        if key in converted:
+            image = cast("Tensor", converted[key])
+            converted[key] = unit_range(image if device is None else image.to(device, non_blocking=True))
+    return cast("Batch", converted)
 
 
 def _same_depth(images: list[Tensor]) -> list[Tensor]:

@@ -54,7 +54,7 @@ class ValidationLoader:
             batch_size=None,
             sampler=self._indices,
             num_workers=num_workers,
-            collate_fn=_unchanged,
+            collate_fn=_unchanged,  # type: ignore[arg-type] - it gets one sample, as batch_size is None
             worker_init_fn=initialize_worker,
             generator=torch.Generator(),  # making an iterator draws a seed, else from the global generator
             **loading,

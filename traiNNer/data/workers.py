@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
@@ -35,7 +35,7 @@ def initialize_worker(_worker: int) -> None:
 def _calm_opencv() -> None:
     import cv2
 
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # not 1: that joins the pool's threads, which a forked process has not got, and hangs
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # an unreadable file is reported by name, by us
 
 
@@ -48,7 +48,7 @@ def _leave_with_parent() -> None:
 
 
 @contextmanager
-def signals_held_back() -> Iterator[None]:
+def signals_held_back() -> Generator[None]:
     """SIGINT and SIGTERM wait until the block has ended; processes started in it never get them (POSIX).
 
     It covers the time until a worker has run `initialize_worker`, which with the spawn method takes seconds.
@@ -70,7 +70,7 @@ def start(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def worker_death_as_run_error() -> Iterator[None]:
+def worker_death_as_run_error() -> Generator[None]:
     """A worker that was killed (most often by the system, for memory) ends the run with a message."""
     try:
         yield

@@ -92,7 +92,7 @@ def read_image(path: Path | str) -> np.ndarray:
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 or uint16 as a contiguous (3, H, W) tensor of the same type."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def unit_range(image: Tensor) -> Tensor:

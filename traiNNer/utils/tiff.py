@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -60,7 +60,7 @@ def decode(data: bytes) -> np.ndarray:
 
 
 @contextmanager
-def _damage_as_reason() -> Iterator[None]:
+def _damage_as_reason() -> Generator[None]:
     try:
         yield
     except _DAMAGE as error:
@@ -71,7 +71,7 @@ def _damage_as_reason() -> Iterator[None]:
 
 def _header(page: TiffPage) -> ImageHeader:
     numbers = (page.imagelength, page.imagewidth, page.samplesperpixel, page.bitspersample)
-    if not all(isinstance(number, int) for number in numbers):
+    if not all(type(number) is int for number in numbers):  # damaged tags make tuples of them
         raise ValueError("the TIFF header is damaged")
     return ImageHeader("tiff", page.imagelength, page.imagewidth, bool(page.extrasamples), page.samplesperpixel)
 
