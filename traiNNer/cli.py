@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -90,11 +91,15 @@ def _command_without_resume(argv: Sequence[str]) -> str:
 
 
 def ending_with_message(program: Callable[[], int]) -> int:
-    """Run a program; what a user can cause becomes one message on stderr and the error's exit code."""
+    """Run a program; what a user can cause becomes one message on stderr and the error's exit code.
+
+    Of several processes only the first writes it: they find the same mistakes.
+    """
     try:
         return program()
     except TraiNNerError as error:
-        sys.stderr.write(f"{error}\n")
+        if os.environ.get("RANK", "0") == "0":
+            sys.stderr.write(f"{error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

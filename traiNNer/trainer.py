@@ -55,6 +55,7 @@ class Trainer:
         settings: when things happen.
         iteration: iterations done already (a resumed run).
         observer: told of validations; the training automations' manager is one.
+        per_rank: states that differ between processes, gathered before a save.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Trainer:
         settings: TrainerSettings,
         iteration: int = 0,
         observer: StepObserver | None = None,
+        per_rank: Sequence[dist.PerRank] = (),
     ) -> None:
         self.iteration = iteration
         self._model, self._loader, self._validators = model, loader, list(validators)
         self._checkpoint, self._reporter, self._monitor, self._best = checkpoint, reporter, monitor, best
-        self._settings, self._observer = settings, observer
+        self._settings, self._observer, self._per_rank = settings, observer, per_rank
         self._saved_at = iteration
         self._failed_saves = 0
         self._speed = Speed()
@@ -178,6 +180,8 @@ class Trainer:
         if self._saved_at == self.iteration:
             return
         self._model.average_buffers()
+        for state in self._per_rank:
+            state.collect()
         if self._guarded(lambda: self._checkpoint.save(self.iteration, options_text=self._settings.options_text)):
             self._saved_at = self.iteration
             get_logger().info("[iter %s] saved", f"{self.iteration:,}")

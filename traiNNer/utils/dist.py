@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from traiNNer.types import Stateful
 from traiNNer.utils.errors import ConfigError, Problem
 
 Launcher = Literal["none", "pytorch", "slurm"]
@@ -121,6 +122,30 @@ def broadcast_object(value: Any) -> Any:
     values = [value]
     torch.distributed.broadcast_object_list(values, src=0)
     return values[0]
+
+
+class PerRank:
+    """State that differs between the ranks, saved by rank 0 for all of them.
+
+    `collect` must be called by every rank before rank 0 asks for `state_dict`.
+    """
+
+    def __init__(self, stateful: Stateful) -> None:
+        self._stateful = stateful
+        self._collected: list[Any] = []
+
+    def collect(self) -> None:
+        """Gather the ranks' states."""
+        self._collected = all_gather_objects(self._stateful.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states by rank."""
+        return {"ranks": self._collected if is_running() else [self._stateful.state_dict()]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take this rank's state; a rank that the saved run did not have keeps its own."""
+        if rank() < len(state_dict["ranks"]):
+            self._stateful.load_state_dict(state_dict["ranks"][rank()])
 
 
 def all_reduce_min_(value: Tensor) -> Tensor:

@@ -1,0 +1,189 @@
+"""The parts of a trainer, built from a prepared run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from traiNNer.best import BestValues
+from traiNNer.cli import TrainArguments
+from traiNNer.data import TrainLoader, ValidationLoader
+from traiNNer.metrics import build_metric
+from traiNNer.models.ema import Ema
+from traiNNer.models.loss_scale import LossScale
+from traiNNer.models.player import Player
+from traiNNer.models.sr_model import SRModel
+from traiNNer.monitor import StepMonitor
+from traiNNer.optimizers import build_optimizer
+from traiNNer.preparation import Prepared, folders_of
+from traiNNer.reporting import Reporter
+from traiNNer.run_record import RunRecord
+from traiNNer.schedulers import LearningRate, build_schedule
+from traiNNer.trainer import Trainer, TrainerSettings
+from traiNNer.utils import dist
+from traiNNer.utils.checkpoint import Checkpoint
+from traiNNer.utils.device import compile_obstacle
+from traiNNer.utils.rng import RandomState, seed_everything
+from traiNNer.utils.weights import network_metadata
+from traiNNer.validation import Validator
+
+
+def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | None) -> tuple[Trainer, list[str]]:
+    """Assemble the trainer of a prepared run and load the checkpoint it resumes from; with lines for the log."""
+    options = run.options
+    model, loader, validators = build_model(run), build_loader(run), build_validators(run)
+    monitor, best = StepMonitor(limit=20 if run.precision.scales_loss else 10), BestValues()
+    record = RunRecord(run.seed, options.dump())
+    checkpoint = _track(run, model)
+    seed_everything(run.seed, dist.rank())  # from here on every rank draws numbers of its own
+    per_rank = {"monitor": dist.PerRank(monitor), "rng": dist.PerRank(RandomState())}
+    for name, stateful in {"loader": loader, "best": best, "run": record, **per_rank}.items():
+        checkpoint.track(name, stateful)
+    lines = [] if run.resume is None else checkpoint.load(run.resume, ignore=options.path.ignore_resume_networks or ())
+    iteration = 0 if run.resume is None else run.resume.iteration
+    reporter = Reporter(
+        console=console,
+        tensorboard=run.paths.tb_logger if options.logger.use_tb_logger else None,
+        start_iter=iteration,
+        total_iter=options.train.total_iter,
+        enabled=dist.is_main(),
+    )
+    settings = TrainerSettings(
+        total_iter=options.train.total_iter,
+        print_freq=options.logger.print_freq,
+        save_freq=options.logger.save_checkpoint_freq,
+        val_freq=options.val.val_freq or 0 if options.val and validators else 0,
+        resume_command=f"{arguments.command} --auto_resume",
+        options_text=json.dumps(options.dump()),
+    )
+    trainer = Trainer(
+        model=model,
+        loader=loader,
+        validators=validators,
+        checkpoint=checkpoint,
+        reporter=reporter,
+        monitor=monitor,
+        best=best,
+        settings=settings,
+        iteration=iteration,
+        per_rank=list(per_rank.values()),
+    )
+    return trainer, [*lines, *(f"changed option: {line}" for line in record.changes)]
+
+
+def build_model(run: Prepared) -> SRModel:
+    """Networks with their optimizers, losses and EMA, on the run's device."""
+    options, train = run.options, run.options.train
+    net_g = run.nets["net_g"]
+    optimizer = build_optimizer(train.optim_g, net_g)
+    rate = LearningRate(optimizer, build_schedule(train.scheduler, train.total_iter), train.warmup_iter)
+    torch.autograd.set_detect_anomaly(options.detect_anomaly)
+    generator = Player(
+        net_g,
+        optimizer,
+        rate,
+        max_norm=train.grad_clip_max_norm if train.grad_clip else None,
+        loss_scale=LossScale(run.device) if run.precision.scales_loss else None,
+        forward_net=_forward_net(run, net_g),
+    )
+    ema = None
+    if train.ema_decay > 0:
+        ema = Ema(net_g, decay=train.ema_decay, power=train.ema_power, update_after_step=train.ema_update_after_step)
+    return SRModel(
+        generator=generator,
+        losses={label: loss.to(run.device) for label, loss in run.losses.items()},
+        ema=ema,
+        device=run.device,
+        precision=run.precision,
+        channels_last=options.use_channels_last,
+    )
+
+
+def _forward_net(run: Prepared, net: nn.Module) -> nn.Module:
+    """What training calls: the network, compiled if asked for, wrapped if there are several processes.
+
+    Validation and saving use the network itself, so that other image sizes do not compile again.
+    """
+    if run.options.use_compile:
+        obstacle = compile_obstacle(run.device)
+        if obstacle is None:
+            net = torch.compile(net, mode=run.options.compile_mode)  # type: ignore[assignment]
+        else:
+            run.notices.append(f"use_compile: off, because {obstacle}")
+    if dist.world_size() > 1:
+        devices = None if run.device.type == "cpu" else [run.device]
+        net = DistributedDataParallel(net, device_ids=devices, broadcast_buffers=False)
+    return net
+
+
+def build_loader(run: Prepared) -> TrainLoader:
+    """The endless loader of the training set."""
+    section = run.options.datasets["train"]
+    return TrainLoader(
+        run.datasets["train"],
+        batch_size=section.batch_size_per_gpu,
+        accum_iter=section.accum_iter,
+        seed=run.seed,
+        rank=dist.rank(),
+        world_size=dist.world_size(),
+        num_workers=section.num_worker_per_gpu,
+        pin_memory=section.pin_memory,
+        prefetch_factor=section.prefetch_factor,
+        persistent_workers=section.persistent_workers,
+        enlarge_ratio=section.dataset_enlarge_ratio,
+        device_hint=run.device,
+    )
+
+
+def build_validators(run: Prepared) -> list[Validator]:
+    """One validator for each validation set of the file, in its order."""
+    val = run.options.val
+    if val is None or not val.val_enabled:
+        return []
+    metrics = {label: build_metric(entry) for label, entry in val.metrics.items()} if val.metrics_enabled else {}
+    return [
+        Validator(
+            run.options.datasets[key].name,
+            ValidationLoader(
+                dataset,
+                rank=dist.rank(),
+                world_size=dist.world_size(),
+                num_workers=run.options.datasets[key].num_worker_per_gpu,
+                persistent_workers=run.options.datasets[key].persistent_workers,
+                prefetch_factor=run.options.datasets[key].prefetch_factor,
+            ),
+            metrics,
+            scale=run.options.scale,
+            tile_size=val.tile_size,
+            tile_overlap=val.tile_overlap,
+            save_folder=_pictures(run, key) if val.save_img else None,
+            suffix=val.suffix,
+            fidelity_losses={label: (loss, loss.loss_weight) for label, loss in run.losses.items()},
+        )
+        for key, dataset in run.datasets.items()
+        if key.startswith("val")
+    ]
+
+
+def _pictures(run: Prepared, key: str) -> Path:
+    return run.paths.visualization / key
+
+
+def _track(run: Prepared, model: SRModel) -> Checkpoint:
+    """A checkpoint that tracks the networks and what optimizes them."""
+    logger = run.options.logger
+    checkpoint = Checkpoint(folders_of(run.paths), weights_format=logger.save_checkpoint_format, save_last_n=logger.save_last_n)
+    info = run.nets["net_g"].network_info
+    for name, player in model.players.items():
+        checkpoint.track_network(name, player.net, lambda iteration: network_metadata(info, iteration))
+        checkpoint.track(f"optimizer/{name}", player.optimizer, required=True)
+        if player.loss_scale is not None:
+            checkpoint.track(f"loss_scale/{name}", player.loss_scale)
+    if model.ema is not None:
+        checkpoint.track_network("net_g_ema", model.ema.net, lambda iteration: network_metadata(info, iteration))
+    return checkpoint

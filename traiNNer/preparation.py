@@ -1,0 +1,236 @@
+"""From an option file to a run that can start: everything is checked and built, nothing is written.
+
+Mistakes found here (devices, folders, images, weights, checkpoints) carry file and line of the option they concern,
+and all of them are reported together.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from traiNNer.archs import build_network
+from traiNNer.cli import TrainArguments
+from traiNNer.config import Options, RunPaths, load_options, run_paths
+from traiNNer.data import build_dataset, check_datasets
+from traiNNer.losses import build_losses
+from traiNNer.utils import dist
+from traiNNer.utils.checkpoint import (
+    CheckpointFolders,
+    ResumePoint,
+    check_networks,
+    find_iteration,
+    find_latest,
+    find_state,
+)
+from traiNNer.utils.device import Precision, configure_backends, resolve_device, resolve_precision
+from traiNNer.utils.errors import ConfigError, Problem
+from traiNNer.utils.rng import seed_everything
+from traiNNer.utils.weights import load_into, read_weights
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """A checked run, built up to the point where files are written."""
+
+    options: Options
+    paths: RunPaths
+    device: torch.device
+    precision: Precision = field(default_factory=Precision)
+    seed: int = 0
+    resume: ResumePoint | None = None
+    fresh_reason: str = ""
+    """Why the run starts at iteration 0; empty when it resumes."""
+    nets: dict[str, nn.Module] = field(default_factory=dict)
+    losses: dict[str, nn.Module] = field(default_factory=dict)
+    datasets: dict[str, Any] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+
+class Findings:
+    """Collects the mistakes of independent checks, each placed at its option's file and line."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._problems: list[Problem] = []
+
+    @contextmanager
+    def at(self, key: str) -> Iterator[None]:
+        """Within, a `ConfigError` is noted as concerning the option `key`, and what follows in the block is left out."""
+        try:
+            yield
+        except ConfigError as error:
+            self._problems += [self._place(problem, key) for problem in error.problems]
+
+    def raise_if_any(self) -> None:
+        """Raises:
+        ConfigError: with everything noted so far.
+        """
+        if self._problems:
+            raise ConfigError(self._problems)
+
+    def _place(self, problem: Problem, key: str) -> Problem:
+        if problem.file is not None:
+            return problem
+        full = problem if problem.key.startswith(("--", key)) else problem.under(key)
+        return full if full.key.startswith("--") else self._options.problem(full.key, full.message)
+
+
+def join_processes(arguments: TrainArguments, options: Options) -> dist.ProcessGroup:
+    """Ranks of this run's processes, from the launcher that the command line or torchrun's environment names.
+
+    Raises:
+        ConfigError: `dist: true` in a process that no launcher started.
+    """
+    launcher = arguments.launcher
+    if launcher == "none" and dist.started_by_torchrun():
+        launcher = "pytorch"
+    if options.dist and launcher == "none":
+        command = f"torchrun --nproc_per_node=2 {arguments.command.removeprefix('python ')}"
+        raise ConfigError(options.problem("dist", f"found true, but torchrun did not start this process; use: {command}"))
+    return dist.read_environment(launcher)
+
+
+def prepare(arguments: TrainArguments) -> Prepared:
+    """Check the option file and everything it names, join the other processes, and build networks and data sets.
+
+    Raises:
+        ConfigError: all mistakes found; nothing has been written.
+    """
+    options = load_options(arguments.option_file, overrides=arguments.overrides, purpose="train")
+    findings = Findings(options)
+    run = Prepared(options=options, paths=run_paths(options), device=torch.device("cpu"), notices=list(options.notices))
+    with findings.at("num_gpu"):
+        group = join_processes(arguments, options)
+        run.device, notices = resolve_device(options.num_gpu, group.local_rank, group.world_size)
+        run.notices += notices
+        dist.start(group, run.device)
+        configure_backends(run.device, deterministic=options.deterministic, fast_matmul=options.fast_matmul)
+    with findings.at("path"):
+        run.resume, run.fresh_reason = _find_resume(options, run.paths, arguments)
+        if run.resume is None:
+            _refuse_foreign_files(run.paths)
+    run.seed = _choose_seed(options, run.resume)
+    with findings.at("network_g"):
+        _build_networks(run, findings)
+    with findings.at("train.losses"):
+        run.losses = build_losses(options.train.losses or ())
+    _build_datasets(run, findings, write_cache=not arguments.check)
+    findings.raise_if_any()
+    return run
+
+
+def folders_of(paths: RunPaths) -> CheckpointFolders:
+    """The folders that checkpoints are written to."""
+    return CheckpointFolders(models=paths.models, resume_models=paths.resume_models, training_states=paths.training_states)
+
+
+def _find_resume(options: Options, paths: RunPaths, arguments: TrainArguments) -> tuple[ResumePoint | None, str]:
+    folders = folders_of(paths)
+    if arguments.resume is not None:
+        try:
+            return find_iteration(folders, arguments.resume), ""
+        except ConfigError as error:
+            raise ConfigError([replace(problem, key="--resume") for problem in error.problems]) from None
+    if options.path.resume_state:
+        with _keyed("resume_state"):
+            return find_state(Path(options.path.resume_state), folders), ""
+    if not options.auto_resume:
+        return None, "auto_resume is off and no resume_state is given"
+    point = find_latest(folders)
+    return point, "" if point else f"auto_resume found no checkpoint in {paths.training_states}"
+
+
+def _refuse_foreign_files(paths: RunPaths) -> None:
+    """A fresh run moves its own folder's old files away; in folders elsewhere it would overwrite them.
+
+    Raises:
+        ConfigError: such a folder holds weights or states.
+    """
+    problems = []
+    for key in ("models", "resume_models", "training_states"):
+        folder: Path = getattr(paths, key)
+        held = [file for pattern in ("net_*_*.*", "*.state") for file in sorted(folder.glob(pattern))] if folder.is_dir() else []
+        if held and not folder.is_relative_to(paths.experiment):
+            message = f"found {held[0].name} of an earlier run in {folder}; accepted: an empty folder, or resuming that run"
+            problems.append(Problem(key=key, message=message))
+    if problems:
+        raise ConfigError(problems)
+
+
+@contextmanager
+def _keyed(key: str) -> Iterator[None]:
+    """Give problems without a key this one."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError([problem if problem.key else replace(problem, key=key) for problem in error.problems]) from None
+
+
+def _choose_seed(options: Options, resume: ResumePoint | None) -> int:
+    """The file's seed; else that of the run that is resumed; else a random one, the same on every rank."""
+    if options.manual_seed is not None:
+        return options.manual_seed
+    saved = None if resume is None else resume.object_state("run")
+    return dist.broadcast_object(secrets.randbelow(2**31)) if saved is None else saved["seed"]
+
+
+def _build_networks(run: Prepared, findings: Findings) -> None:
+    options = run.options
+    seed_everything(run.seed)  # every rank starts from the same weights
+    run.nets["net_g"] = build_network(options.network_g)
+    if options.network_d is not None:
+        run.notices.append("network_d is not used: no loss of this run is adversarial")
+    with findings.at("path"):
+        _load_pretrained(run, "net_g", "g")
+    if run.resume is not None:
+        with findings.at("network_g"):
+            check_networks(run.resume, run.nets, options.path.ignore_resume_networks or ())
+    info = run.nets["net_g"].network_info
+    run.precision, notices = resolve_precision(
+        run.device,
+        use_amp=options.use_amp,
+        amp_bf16=options.amp_bf16,
+        supports_half=info.supports_half,
+        supports_bfloat16=info.supports_bfloat16,
+    )
+    run.notices += notices
+    run.nets = {name: net.to(run.device, memory_format=_memory_format(options)) for name, net in run.nets.items()}
+
+
+def _memory_format(options: Options) -> torch.memory_format:
+    return torch.channels_last if options.use_channels_last else torch.preserve_format
+
+
+def _load_pretrained(run: Prepared, name: str, letter: str) -> None:
+    path = getattr(run.options.path, f"pretrain_network_{letter}")
+    if path is None:
+        return
+    key = f"pretrain_network_{letter}"
+    if run.resume is not None:
+        run.notices.append(f"path.{key} is not used: the run is resumed")
+        return
+    with _keyed(key):
+        weights = read_weights(Path(path), param_key=getattr(run.options.path, f"param_key_{letter}"))
+        strict = getattr(run.options.path, f"strict_load_{letter}")
+        report = load_into(run.nets[name], weights, strict=strict, where=key)
+    run.notices += [f"{name}: loaded {path}", *report.lines]
+
+
+def _build_datasets(run: Prepared, findings: Findings, *, write_cache: bool) -> None:
+    for key, section in run.options.datasets.items():
+        phase = "train" if key.startswith("train") else "val"
+        if phase == "val" and not (run.options.val and run.options.val.val_enabled):
+            continue
+        with findings.at(f"datasets.{key}"):
+            run.datasets[key] = build_dataset({**section.component, "phase": phase, "scale": run.options.scale, "name": section.name})
+    with findings.at("datasets"):
+        cache = run.paths.experiment.parent / ".cache" / "image_headers.json"
+        run.notices += check_datasets(run.datasets, cache if write_cache else None)

@@ -1,0 +1,158 @@
+"""A run of train.py: check everything, open its folders, say what it is, train."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from traiNNer import __version__
+from traiNNer.assembly import build_trainer
+from traiNNer.cli import TrainArguments
+from traiNNer.config import DatasetOptions, Options, TrainOptions
+from traiNNer.metrics import build_metric
+from traiNNer.preparation import Prepared, prepare
+from traiNNer.reporting import log_table
+from traiNNer.utils import dist
+from traiNNer.utils.device import describe_device
+from traiNNer.utils.device_check import unusable_gpu_warning
+from traiNNer.utils.logging import configure_logging, get_logger, make_console
+
+
+SWITCHES = ("use_channels_last", "use_compile", "fast_matmul", "deterministic", "detect_anomaly")
+"""Options that the start-up table lists when they are on."""
+
+
+def train(arguments: TrainArguments) -> int:
+    """Train as the command line asks; returns the exit code.
+
+    Raises:
+        ConfigError: mistakes in the option file or in what it names (exit code 2); nothing has been written.
+        RunError: the run cannot go on (exit code 1).
+    """
+    try:
+        run = prepare(arguments)
+        console = make_console() if dist.is_main() else None
+        if arguments.check:
+            configure_logging(console)
+            _announce(run, console)
+            get_logger().info("%s: no mistakes found", arguments.option_file)
+            return 0
+        archived = _open_folders(run) if dist.is_main() else None
+        dist.barrier()
+        configure_logging(console, run.paths.log / "train.log" if dist.is_main() else None)
+        if archived is not None:
+            run.notices.append(f"an earlier run of this name was moved to {archived}")
+        trainer, resumed = build_trainer(run, arguments, console)
+        _announce(run, console, resumed)
+        trainer.train()
+        return 0
+    finally:
+        dist.stop()
+
+
+def _open_folders(run: Prepared) -> Path | None:
+    """Make the run's folders; an earlier run of the same name is moved away unless it is resumed."""
+    paths, archived = run.paths, None
+    if run.resume is None and paths.experiment.exists():
+        archived = _unused(paths.experiment.with_name(f"{paths.experiment.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}"))
+        paths.experiment.rename(archived)
+    for folder in (paths.experiment, paths.models, paths.resume_models, paths.training_states, paths.log):
+        folder.mkdir(parents=True, exist_ok=True)
+    (paths.experiment / Path(run.options.file).name).write_text(run.options.text, encoding="utf-8")
+    return archived
+
+
+def _unused(path: Path) -> Path:
+    """The path, with a number added if there is something."""
+    candidates = (path.with_name(f"{path.name}_{number}") for number in range(2, 1000))
+    return path if not path.exists() else next(candidate for candidate in candidates if not candidate.exists())
+
+
+def _announce(run: Prepared, console: Console | None, resumed: Sequence[str] = ()) -> None:
+    """The head of the log: where the run starts, what was noticed, and what it is."""
+    logger = get_logger()
+    if run.resume is None:
+        logger.info("starting fresh: %s", run.fresh_reason)
+    else:
+        logger.info("resumed from iteration %s of %s", f"{run.resume.iteration:,}", run.resume.path)
+    warning = unusable_gpu_warning() if run.device.type == "cpu" and run.options.num_gpu != 0 else None
+    if warning is not None:
+        logger.warning(warning)
+    for notice in [*resumed, *run.notices]:
+        logger.info(notice)
+    log_table(f"{run.options.name} (traiNNer {__version__}, torch {torch.__version__})", describe(run), console)
+
+
+def describe(run: Prepared) -> list[tuple[str, str]]:
+    """The rows of the start-up table."""
+    options, section = run.options, run.options.datasets["train"]
+    processes = dist.world_size()
+    batch = section.batch_size_per_gpu * section.accum_iter * processes
+    images = len(run.datasets["train"])
+    iterations = options.train.total_iter
+    return [
+        ("device", f"{describe_device(run.device)}, {processes} process{'es' if processes > 1 else ''}, {run.precision}"),
+        ("switches", ", ".join(name for name in SWITCHES if getattr(options, name)) or "none"),
+        ("seed", str(run.seed)),
+        ("network_g", _network_row(run.nets["net_g"])),
+        *((f"data {key}", _facts_row(dataset.describe())) for key, dataset in run.datasets.items()),
+        *((f"loading {key}", _loading_row(options.datasets[key])) for key in run.datasets),
+        ("effective batch", f"{section.batch_size_per_gpu} x {section.accum_iter} (accum_iter) x {processes} (processes) = {batch} images"),
+        ("length", f"{iterations:,} iterations, {iterations * batch / images:,.1f} passes over the images"),
+        ("losses", ", ".join(f"{label} x {loss.loss_weight:g}" for label, loss in run.losses.items())),
+        ("optimizer", _component_row(options.train.optim_g) + _clip_row(options.train)),
+        ("learning rate", _component_row(options.train.scheduler) + _warmup_row(options.train.warmup_iter)),
+        ("EMA", _ema_row(options.train)),
+        ("metrics", _metrics_row(options)),
+        ("folder", str(run.paths.experiment)),
+    ]
+
+
+def _facts_row(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def _loading_row(section: DatasetOptions) -> str:
+    workers = section.num_worker_per_gpu
+    pinned = ", pinned memory" if section.pin_memory else ""
+    kept = ", workers kept" if section.persistent_workers else ""
+    return f"{workers} workers, {section.prefetch_factor} batches ahead each{pinned}{kept}" if workers else "in the training process"
+
+
+def _clip_row(train: TrainOptions) -> str:
+    return f", gradient norm clipped at {train.grad_clip_max_norm:g}" if train.grad_clip else ""
+
+
+def _ema_row(train: TrainOptions) -> str:
+    if not train.ema_decay:
+        return "off"
+    return f"decay {train.ema_decay:g}, power {train.ema_power:g}, from iteration {train.ema_update_after_step + 1:,}"
+
+
+def _metrics_row(options: Options) -> str:
+    val = options.val
+    if val is None or not (val.val_enabled and val.metrics_enabled):
+        return "none"
+    return "; ".join(f"{label}: {build_metric(entry).describe()}" for label, entry in val.metrics.items())
+
+
+def _network_row(net: nn.Module) -> str:
+    info = net.network_info
+    trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+    return f"{info.type} x{info.scale}, {trained:,} trainable parameters"
+
+
+def _component_row(options: Mapping[str, Any] | None) -> str:
+    if options is None:
+        return "constant"
+    return ", ".join([str(options["type"]), *(f"{key} {value}" for key, value in options.items() if key != "type" and value is not None)])
+
+
+def _warmup_row(iterations: int) -> str:
+    return f", warm-up over {iterations:,} iterations" if iterations > 0 else ""
