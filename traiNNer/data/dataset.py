@@ -9,10 +9,11 @@ from typing import Annotated, Any, Protocol
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from traiNNer.data.pairing import ImageFolder
 from traiNNer.types import Sample
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.image_headers import ImageHeader
-from traiNNer.utils.images import find_images, unit_range
+from traiNNer.utils.images import image_names, unit_range
 
 Headers = Mapping[str, ImageHeader | str]
 """By path: the header, or in words why there is none."""
@@ -73,7 +74,7 @@ def _supported_backend(backend: dict[str, Any]) -> dict[str, Any]:
 
 def _template(template: str) -> str:
     try:
-        usable = template.format("\0") != template and template.format("\0").count("\0") == 1
+        usable = template.format("\0").count("\0") == 1 and not {"/", "\\"} & set(template)
     except (IndexError, KeyError, ValueError):
         usable = False
     if not usable:
@@ -100,21 +101,21 @@ def as_list(folders: Folders | None) -> list[str]:
     return [] if folders is None else [folders] if isinstance(folders, str) else list(folders)
 
 
-def images_by_folder(option: str, folders: Folders | None, problems: list[Problem]) -> list[list[Path]]:
+def image_folders(option: str, folders: Folders | None, problems: list[Problem]) -> list[ImageFolder]:
     """The images of each folder; what is missing or empty is added to `problems`."""
-    found: list[list[Path]] = []
-    for folder in map(Path, as_list(folders)):
-        found.append([])
+    found: list[ImageFolder] = []
+    for folder in as_list(folders):
+        found.append(ImageFolder(folder, []))
         try:
-            found[-1] = find_images(folder)
+            found[-1] = ImageFolder(folder, image_names(folder))
         except FileNotFoundError:
             problems.append(Problem(key=option, message=f"the folder {folder} does not exist"))
             continue
         except OSError as error:
-            reason = "not a folder" if folder.is_file() else (error.strerror or str(error)).lower()
+            reason = "not a folder" if Path(folder).is_file() else (error.strerror or str(error)).lower()
             problems.append(Problem(key=option, message=f"{folder} cannot be read: {reason}"))
             continue
-        if not found[-1]:
+        if not found[-1].names:
             message = f"the folder {folder} holds no images; accepted: png, jpg, jpeg, webp, bmp, tif, tiff"
             problems.append(Problem(key=option, message=message))
     return found

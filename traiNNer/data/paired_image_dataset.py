@@ -17,12 +17,12 @@ from traiNNer.data.dataset import (
     Phase,
     Scale,
     as_list,
-    images_by_folder,
+    image_folders,
     raise_problems,
     unit_range_sample,
 )
 from traiNNer.data.downscale import downscale
-from traiNNer.data.pairing import names_in_meta_info, pair_by_name, select_named
+from traiNNer.data.pairing import ImageFolder, names_in_meta_info, pair_by_name, select_named
 from traiNNer.data.transforms import Orientation, draw_corner, draw_orientation
 from traiNNer.types import Sample
 from traiNNer.utils.errors import Problem
@@ -84,23 +84,22 @@ class PairedImageDataset:
         self.use_hflip, self.use_rot = use_hflip, use_rot
         problems: list[Problem] = []
         self.lq_size = _lq_size(scale, gt_size, lq_size, self.training, problems)
-        gt_files, lq_files = _find(dataroot_gt, dataroot_lq, problems)
+        gt_folders, lq_folders = _find(dataroot_gt, dataroot_lq, problems)
         if meta_info is not None:
-            gt_files = _named(Path(meta_info), as_list(dataroot_gt), gt_files, problems)
+            gt_folders = _named(Path(meta_info), gt_folders, problems)
         raise_problems(problems)
         self.gt_paths: list[str] = []
         self.lq_paths: list[str] | None = None if dataroot_lq is None else []
         self._unpaired: list[str] = []
         self._folders = {"gt": as_list(dataroot_gt), "lq": as_list(dataroot_lq)}
-        self._pair(gt_files, lq_files, template=filename_tmpl, all_lq=meta_info is None)
+        self._pair(gt_folders, lq_folders, template=filename_tmpl, all_lq=meta_info is None)
 
-    def _pair(self, gt_files: list[list[Path]], lq_files: list[list[Path]], *, template: str, all_lq: bool) -> None:
+    def _pair(self, gt: list[ImageFolder], lq: list[ImageFolder], *, template: str, all_lq: bool) -> None:
         if self.lq_paths is None:
-            self.gt_paths = [str(file) for files in gt_files for file in files]
+            self.gt_paths = [folder.path(name) for folder in gt for name in folder.names]
             return
-        roots = zip(map(Path, self._folders["gt"]), map(Path, self._folders["lq"]), strict=True)
-        for (gt_root, lq_root), gt, lq in zip(roots, gt_files, lq_files, strict=True):
-            pairs = pair_by_name(gt_root, gt, lq_root, lq, template=template, all_lq=all_lq)
+        for gt_folder, lq_folder in zip(gt, lq, strict=True):
+            pairs = pair_by_name(gt_folder, lq_folder, template=template, all_lq=all_lq)
             self.lq_paths += pairs.lq
             self.gt_paths += pairs.gt
             self._unpaired += pairs.problems
@@ -212,35 +211,33 @@ def _lq_size(scale: int, gt_size: int | None, lq_size: int | None, training: boo
 
 def _find(
     dataroot_gt: Folders | None, dataroot_lq: Folders | None, problems: list[Problem]
-) -> tuple[list[list[Path]], list[list[Path]]]:
+) -> tuple[list[ImageFolder], list[ImageFolder]]:
     """GT and LQ images by folder."""
     if not dataroot_gt:
-        problems.append(
-            Problem(key="dataroot_gt", message="required key is missing; accepted: a folder or a list of folders")
-        )
+        message = "required key is missing; accepted: a folder or a list of folders"
+        problems.append(Problem(key="dataroot_gt", message=message))
     counts = len(as_list(dataroot_gt)), len(as_list(dataroot_lq))
     if dataroot_lq is not None and counts[0] != counts[1]:
         message = f"found {counts[1]} folders; accepted: one for each of dataroot_gt's {counts[0]}, in the same order"
         problems.append(Problem(key="dataroot_lq", message=message))
-    gt_files = images_by_folder("dataroot_gt", dataroot_gt, problems)
-    return gt_files, images_by_folder("dataroot_lq", dataroot_lq, problems)
+    gt_folders = image_folders("dataroot_gt", dataroot_gt, problems)
+    return gt_folders, image_folders("dataroot_lq", dataroot_lq, problems)
 
 
-def _named(meta_info: Path, roots: list[str], files: list[list[Path]], problems: list[Problem]) -> list[list[Path]]:
-    """The GT files that `meta_info` names, by folder."""
+def _named(meta_info: Path, folders: list[ImageFolder], problems: list[Problem]) -> list[ImageFolder]:
+    """The folders with only the GT files that `meta_info` names."""
     try:
-        names = names_in_meta_info(meta_info)
+        wanted = names_in_meta_info(meta_info)
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem(key="meta_info", message=f"{meta_info} cannot be read: {error}"))
-        return files
-    selected = [select_named(found, Path(root), names) for found, root in zip(files, roots, strict=True)]
-    there = {file.relative_to(root).as_posix() for found, root in zip(selected, roots, strict=True) for file in found}
-    missing = [name for name in names if name not in there]
+        return folders
+    selected = [ImageFolder(folder.root, select_named(folder.names, wanted)) for folder in folders]
+    there = {name for folder in selected for name in folder.names}
+    missing = [name for name in wanted if name not in there]
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        problems.append(
-            Problem(key="meta_info", message=f"{len(missing)} names of {meta_info} are not in dataroot_gt: {some}")
-        )
-    elif not names:
+        message = f"{len(missing)} names of {meta_info} are not in dataroot_gt: {some}"
+        problems.append(Problem(key="meta_info", message=message))
+    elif not wanted:
         problems.append(Problem(key="meta_info", message=f"{meta_info} names no image"))
     return selected

@@ -1,7 +1,9 @@
-"""Which LQ file belongs to which GT file."""
+"""Which LQ file belongs to which GT file. Names are relative to their folder, with forward slashes."""
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,45 +22,55 @@ class Pairs(NamedTuple):
     problems: list[str]
 
 
-def pair_by_name(
-    gt_root: Path, gt_files: Sequence[Path], lq_root: Path, lq_files: Sequence[Path], *, template: str, all_lq: bool
-) -> Pairs:
+class ImageFolder(NamedTuple):
+    """A folder and the names of images in it."""
+
+    root: str
+    names: Sequence[str]
+
+    def path(self, name: str) -> str:
+        """The path of one of them, as this system writes it."""
+        return os.path.normpath(os.path.join(self.root, name))
+
+
+def pair_by_name(gt: ImageFolder, lq: ImageFolder, *, template: str, all_lq: bool) -> Pairs:
     """Pair files of the same place under their folders, whatever their suffixes.
 
     Args:
-        gt_root: folder of the GT files.
-        gt_files: files under it.
-        lq_root: folder of the LQ files.
-        lq_files: files under it. Of several candidates the one with GT's own suffix is taken.
+        gt: GT files.
+        lq: LQ files. Of several candidates the one with GT's own suffix is taken.
         template: name of the LQ file without suffix; {} is the GT file's.
         all_lq: an LQ file without a GT partner is a problem.
     """
-    by_place: dict[str, list[Path]] = defaultdict(list)
-    for file in lq_files:
-        by_place[_place(file, lq_root, "{}")].append(file)
+    by_place: dict[str, list[str]] = defaultdict(list)
+    for name in lq.names:
+        by_place[posixpath.splitext(name)[0]].append(name)
     pairs = Pairs([], [], [])
-    for gt in gt_files:
-        place = _place(gt, gt_root, template)
+    wanted: set[str] = set()
+    for name in gt.names:
+        place, suffix = _lq_place(name, template)
+        wanted.add(place)
         candidates = by_place.get(place, [])
         if len(candidates) > 1:
-            candidates = [file for file in candidates if file.suffix == gt.suffix] or candidates
+            candidates = [candidate for candidate in candidates if candidate.endswith(suffix)] or candidates
         if len(candidates) == 1:
-            pairs.lq.append(str(candidates[0]))
-            pairs.gt.append(str(gt))
+            pairs.lq.append(lq.path(candidates[0]))
+            pairs.gt.append(gt.path(name))
         elif candidates:
-            pairs.problems.append(f"{gt}: has several LQ partners: {', '.join(map(str, candidates))}")
+            pairs.problems.append(f"{gt.path(name)}: has several LQ partners: {', '.join(map(lq.path, candidates))}")
         else:
-            pairs.problems.append(f"{gt}: has no LQ partner {place}.* in {lq_root}")
+            pairs.problems.append(f"{gt.path(name)}: has no LQ partner {lq.path(place)}.*")
     if all_lq:
-        wanted = {_place(gt, gt_root, template) for gt in gt_files}
-        leftover = [file for place, files in by_place.items() if place not in wanted for file in files]
-        pairs.problems.extend(f"{file}: is LQ without a GT partner in {gt_root}" for file in leftover)
+        leftover = [name for place, names in by_place.items() if place not in wanted for name in names]
+        pairs.problems.extend(f"{lq.path(name)}: is LQ without a GT partner in {gt.root}" for name in leftover)
     return pairs
 
 
-def _place(file: Path, root: Path, template: str) -> str:
-    relative = file.relative_to(root)
-    return relative.with_name(template.format(relative.stem)).as_posix()
+def _lq_place(gt_name: str, template: str) -> tuple[str, str]:
+    """Where the LQ file must be, without suffix, and GT's suffix."""
+    folder, file = posixpath.split(gt_name)
+    stem, suffix = posixpath.splitext(file)
+    return posixpath.join(folder, template.format(stem)), suffix
 
 
 def names_in_meta_info(meta_info: Path) -> list[str]:
@@ -72,7 +84,7 @@ def names_in_meta_info(meta_info: Path) -> list[str]:
     return [_SIZE.sub("", line.strip()).replace("\\", "/") for line in lines if line.strip()]
 
 
-def select_named(files: Sequence[Path], root: Path, names: Sequence[str]) -> list[Path]:
-    """The files that are named, in the order of the names."""
-    by_name = {file.relative_to(root).as_posix(): file for file in files}
-    return [by_name[name] for name in names if name in by_name]
+def select_named(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The wanted names that are there, in the order in which they are wanted."""
+    there = set(names)
+    return [name for name in wanted if name in there]

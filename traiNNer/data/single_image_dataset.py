@@ -15,7 +15,7 @@ from traiNNer.data.dataset import (
     Phase,
     Scale,
     as_list,
-    images_by_folder,
+    image_folders,
     raise_problems,
     unit_range_sample,
 )
@@ -62,9 +62,9 @@ class SingleImageDataset:
             problems.append(
                 Problem(key="dataroot_lq", message="required key is missing; accepted: a folder or a list of folders")
             )
-        found = images_by_folder("dataroot_lq", dataroot_lq, problems)
+        found = image_folders("dataroot_lq", dataroot_lq, problems)
         raise_problems(problems)
-        self.lq_paths = [str(file) for files in found for file in files]
+        self.lq_paths = [folder.path(name) for folder in found for name in folder.names]
         self._folders = as_list(dataroot_lq)
 
     def __len__(self) -> int:

@@ -138,17 +138,22 @@ def write_image(path: Path | str, image: Tensor | np.ndarray) -> None:
 
 
 def find_images(folder: Path | str, *, recursive: bool = True) -> list[Path]:
-    """The image files in a folder, by suffix; hidden ones left out.
+    """The image files in a folder; see `image_names` for which, and their order."""
+    root = Path(folder)
+    return [root / name for name in image_names(root, recursive=recursive)]
+
+
+def image_names(folder: Path | str, *, recursive: bool = True) -> list[str]:
+    """The names of the image files in a folder, found by suffix; hidden ones are left out.
 
     Returns:
-        Paths in natural order (`2.png` before `10.png`) of their place under `folder`, the same on every system.
+        Names relative to `folder`, with forward slashes, in natural order (`2.png` before `10.png`), the same on
+        every system.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    root = Path(folder)
-    found = [root / name for name in _image_names(root, recursive)]
-    return sorted(found, key=lambda path: natural_key(path.relative_to(root).as_posix()))
+    return sorted(_image_names(Path(folder), recursive), key=natural_key)
 
 
 def natural_key(text: str) -> tuple[Any, ...]:
@@ -169,9 +174,11 @@ def _image_names(root: Path, recursive: bool) -> Iterator[str]:
             continue
         visited.add(real)
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        place = Path(folder).relative_to(root).as_posix()
+        prefix = "" if place == "." else f"{place}/"
         for name in names:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
-                yield os.path.join(os.path.relpath(folder, root), name)
+                yield prefix + name
 
 
 def _decode(data: bytes, header: ImageHeader) -> np.ndarray:
