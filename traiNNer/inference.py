@@ -95,7 +95,7 @@ def round_up(value: int, multiple_of: int) -> int:
 
 
 def measure_reach(net: nn.Module) -> int | None:
-    """How far away an input pixel changes the output noticeably (by 1e-5 of white), px of LQ.
+    """How far away an input pixel changes the output by more than a millionth of white, px of LQ.
 
     Half of a strip of noise is inverted, along it and across; where the other half's output starts to change is the
     reach. Unlike the radius of the receptive field on paper it follows the weights, and it needs no gradient.
@@ -121,7 +121,7 @@ def measure_reach(net: nn.Module) -> int | None:
 
 def _spread(first: Tensor, second: Tensor, edge: int, axis: int) -> int:
     """Distance from `edge` of the farthest place before it where the two differ, px of output."""
-    tolerance = 1e-5 * max(1.0, first.abs().max().item())
+    tolerance = 1e-6 * max(1.0, first.abs().max().item())
     differs = ((first - second).abs() > tolerance).transpose(axis, -1)[..., :edge].flatten(0, -2).any(0)
     return edge - int(differs.nonzero()[0]) if differs.any() else 0
 
