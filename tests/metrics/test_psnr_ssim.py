@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traiNNer.metrics import build_metric
+from traiNNer.metrics import build_metric, comparison
 from traiNNer.utils.errors import ConfigError
 
 
@@ -75,6 +75,17 @@ def test_equals_basicsr(name: str, height: int, width: int, crop: int, luma: boo
     metric = build_metric({"type": name, "crop_border": crop, "test_y_channel": luma})
     expected = REFERENCES[name](reference_levels(output, crop, luma), reference_levels(target, crop, luma))
     assert metric(output, target) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+@pytest.mark.parametrize("luma", [False, True])
+def test_large_images_are_compared_in_bands(name: str, luma: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, target = image_pair(61, 40, 0.05, 0)
+    metric = build_metric({"type": name, "test_y_channel": luma})
+    whole = metric(output, target)
+    for pixels in (1, 280, 800):  # bands of 1, 7 and 20 rows
+        monkeypatch.setattr(comparison, "_BAND", pixels)
+        assert metric(output, target) == pytest.approx(whole, abs=1e-9)
 
 
 @pytest.mark.parametrize("luma", [False, True])

@@ -6,6 +6,7 @@ BT.601's in MATLAB's form, with footroom: Y = 16 + (65.481 R + 128.553 G + 24.96
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import torch
@@ -23,14 +24,17 @@ LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 """Levels of Y per level of R, G and B."""
 
 
-def comparable(output: Tensor, target: Tensor, crop_border: int, luma: bool, minimum: int = 1) -> tuple[Tensor, Tensor]:
-    """Both images as float64 levels in [0, 255], cropped; (1, 1, H, W) when `luma`, else (1, 3, H, W).
+_BAND = 2**18
+"""Pixels of the bands in which large images are compared."""
+
+
+def cropped(output: Tensor, target: Tensor, crop_border: int, minimum: int = 1) -> tuple[Tensor, Tensor]:
+    """Both images without their borders.
 
     Args:
-        output: result, (1, 3, H, W) RGB, clamped to [0, 1] here.
+        output: result, (1, 3, H, W).
         target: ground truth of the same shape.
         crop_border: px left out along each edge.
-        luma: convert to BT.601 luma, [16, 235].
         minimum: smallest height and width that must remain, px.
 
     Raises:
@@ -38,21 +42,39 @@ def comparable(output: Tensor, target: Tensor, crop_border: int, luma: bool, min
     """
     if output.shape != target.shape:
         raise ConfigError(f"a result of {_size(output)} cannot be compared with a target of {_size(target)}")
-    if min(output.shape[-2:]) - 2 * crop_border < minimum:
+    height, width = output.shape[-2:]
+    if min(height, width) - 2 * crop_border < minimum:
         asked = f"at least {minimum}x{minimum} px must remain within crop_border {crop_border}"
         raise ConfigError(f"an image of {_size(output)} is too small for this metric: {asked}")
-    return _levels(output, crop_border, luma), _levels(target, crop_border, luma)
+    inner = (..., slice(crop_border, height - crop_border), slice(crop_border, width - crop_border))
+    return output[inner], target[inner]
 
 
-def _levels(image: Tensor, crop_border: int, luma: bool) -> Tensor:
-    height, width = image.shape[-2:]
-    image = image[..., crop_border : height - crop_border, crop_border : width - crop_border]
-    levels = image.float().clamp(0, 1).mul(255).round()
-    levels = (levels.cpu() if levels.device.type == "mps" else levels).double()  # MPS has no float64
+def levels(image: Tensor, luma: bool) -> Tensor:
+    """(1, 3, H, W) RGB, clamped to [0, 1], as float64 levels in [0, 255]; as (1, 1, H, W) in [16, 235] if `luma`."""
+    image = image.float().clamp(0, 1).mul(255).round()
+    image = (image.cpu() if image.device.type == "mps" else image).double()  # MPS has no float64
     if not luma:
-        return levels
-    weights = torch.tensor(LUMA, dtype=torch.float64, device=levels.device).view(1, 3, 1, 1)
-    return (levels * weights).sum(dim=1, keepdim=True) + 16
+        return image
+    weights = torch.tensor(LUMA, dtype=torch.float64, device=image.device).view(1, 3, 1, 1)
+    return (image * weights).sum(dim=1, keepdim=True) + 16
+
+
+def bands(first: Tensor, second: Tensor, luma: bool, window: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    """`levels` of two images from top to bottom, so that memory is bounded: float64 takes twice what the images take.
+
+    Bands overlap by `window` - 1 rows: every window of so many rows lies in exactly one of them.
+    """
+    height, width = first.shape[-2:]
+    rows = max(1, _BAND // width)
+    for top in range(0, height - window + 1, rows):
+        part = (..., slice(top, top + rows + window - 1), slice(None))
+        yield levels(first[part], luma), levels(second[part], luma)
+
+
+def as_rgb(image: Tensor, luma: bool) -> Tensor:
+    """The 8-bit levels of an image scaled to [0, 1], (1, 3, H, W) float32 on its device; luma in all three channels."""
+    return levels(image, luma).to(image.device, torch.float32).expand(1, 3, -1, -1) / 255
 
 
 def _size(image: Tensor) -> str:

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from traiNNer.metrics.comparison import CropBorder, Improves, TestYChannel, comparable, describe
+from traiNNer.metrics.comparison import CropBorder, Improves, TestYChannel, as_rgb, cropped, describe
 from traiNNer.metrics.pretrained import build_pretrained
 from traiNNer.utils.registry import METRICS
 
@@ -50,8 +50,8 @@ class LPIPS:
     @torch.no_grad()
     def __call__(self, output: Tensor, target: Tensor) -> float:
         """LPIPS of one image pair."""
-        pair = comparable(output, target, self.crop_border, self.test_y_channel, minimum=64)
-        first, second = (levels.to(output.device, torch.float32).expand(1, 3, -1, -1) / 255 for levels in pair)
+        pair = cropped(output, target, self.crop_border, minimum=64)
+        first, second = (as_rgb(image, self.test_y_channel) for image in pair)
         return self._network.to(output.device)(first, second, normalize=True).item()  # synchronizes host and device
 
     def describe(self) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
-from traiNNer.metrics.comparison import LUMA, CropBorder, Improves, TestYChannel, comparable, describe
+from traiNNer.metrics.comparison import LUMA, CropBorder, Improves, TestYChannel, bands, cropped, describe
 from traiNNer.utils.registry import METRICS
 
 
@@ -32,9 +33,11 @@ class PSNR:
 
     def __call__(self, output: Tensor, target: Tensor) -> float:
         """PSNR of one image pair, dB."""
-        output, target = comparable(output, target, self.crop_border, self.test_y_channel)
-        mse = (output - target).square().mean().item()  # synchronizes host and device
-        return 10 * math.log10(255**2 / (mse or self._smallest_mse(output.numel())))
+        output, target = cropped(output, target, self.crop_border)
+        squares = [(x - y).square().sum() for x, y in bands(output, target, self.test_y_channel)]
+        samples = output.numel() // (3 if self.test_y_channel else 1)
+        mse = torch.stack(squares).sum().item() / samples  # synchronizes host and device
+        return 10 * math.log10(255**2 / (mse or self._smallest_mse(samples)))
 
     def _smallest_mse(self, samples: int) -> float:
         step = min(LUMA) if self.test_y_channel else 1.0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
-from traiNNer.metrics.comparison import CropBorder, Improves, TestYChannel, comparable, describe
+from traiNNer.metrics.comparison import CropBorder, Improves, TestYChannel, bands, cropped, describe
 from traiNNer.utils.registry import METRICS
 
 WINDOW, SIGMA = 11, 1.5
@@ -16,13 +17,13 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _TAPS = [math.exp(-((place - WINDOW // 2) ** 2) / (2 * SIGMA**2)) for place in range(WINDOW)]
 
 
-def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """SSIM of two images of levels in [0, 255], (B, C, H, W) of one floating-point type; the mean over all of it."""
+def ssim_map(first: Tensor, second: Tensor) -> Tensor:
+    """SSIM at each place of two images of levels in [0, 255]; (B, C, H, W) becomes (B, C, H - 10, W - 10)."""
     mean_1, mean_2 = _blur(first), _blur(second)
     product, squares = mean_1 * mean_2, mean_1.square() + mean_2.square()
     covariance = _blur(first * second) - product
     variances = _blur(first.square() + second.square()) - squares
-    return ((2 * product + _C1) * (2 * covariance + _C2) / ((squares + _C1) * (variances + _C2))).mean()
+    return (2 * product + _C1) * (2 * covariance + _C2) / ((squares + _C1) * (variances + _C2))
 
 
 def _blur(image: Tensor) -> Tensor:
@@ -62,8 +63,10 @@ class SSIM:
 
     def __call__(self, output: Tensor, target: Tensor) -> float:
         """SSIM of one image pair."""
-        output, target = comparable(output, target, self.crop_border, self.test_y_channel, minimum=WINDOW)
-        return ssim(output, target).item()  # synchronizes host and device
+        output, target = cropped(output, target, self.crop_border, minimum=WINDOW)
+        maps = (ssim_map(x, y) for x, y in bands(output, target, self.test_y_channel, WINDOW))
+        sums, places = zip(*((each.sum(), each.numel()) for each in maps), strict=True)
+        return torch.stack(sums).sum().item() / sum(places)  # synchronizes host and device
 
     def describe(self) -> str:
         """Channel, crop and range for the log."""
