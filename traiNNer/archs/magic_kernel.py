@@ -1,64 +1,82 @@
-"""Magic-kernel resampling: fixed separable filters around a nearest-neighbour enlargement.
-
-Source: J. P. Costella, "The magic kernel" and "Magic Kernel Sharp 2021", https://johncostella.com/magic/.
-"""
+"""Costella's magic kernel: fixed filters that sharpen and enlarge feature maps."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-UpsamplerKernel = Literal["magic2021", "legacy"]
+SharpeningTaps = Literal["magic2021", "legacy"]
 
-SHARPEN_TAPS: dict[str, tuple[float, ...]] = {
+SHARPENING_TAPS: dict[SharpeningTaps, tuple[float, ...]] = {
     "magic2021": tuple(tap / 144 for tap in (-1, 6, -35, 204, -35, 6, -1)),
     "legacy": tuple(tap / 32 for tap in (-1, 0, 9, 16, 9, 0, -1)),
 }
-"""Taps of the sharpening: Costella's, and those of the published ParagonSR2 code."""
+"""`magic2021`: Magic Kernel Sharp 2021, https://johncostella.com/magic/; `legacy`: the published ParagonSR2's."""
 
-RESAMPLE_TAPS = tuple(tap / 16 for tap in (1, 4, 6, 4, 1))
+RESAMPLING_TAPS = tuple(tap / 16 for tap in (1, 4, 6, 4, 1))
 
 
-class FixedSeparable(nn.Module):
-    """A depthwise filter along x, then along y, with zero padding and taps that are not trained.
+class FixedDepthwise(nn.Module):
+    """A depthwise convolution with given weights, zero-padded to the same size; (B, C, H, W) to (B, C, H, W).
 
-    Shapes: (B, C, H, W) in and out.
+    The weights are a buffer, so that no optimizer and no `requires_grad_` can ever train them.
+
+    Args:
+        weight: (C, 1, kernel height, kernel width), odd sizes.
     """
 
-    def __init__(self, channels: int, taps: tuple[float, ...]) -> None:
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        size = len(taps)
-        self.conv_h = nn.Conv2d(channels, channels, (1, size), padding=(0, size // 2), groups=channels, bias=False)
-        self.conv_v = nn.Conv2d(channels, channels, (size, 1), padding=(size // 2, 0), groups=channels, bias=False)
-        for conv in (self.conv_h, self.conv_v):
-            conv.weight.requires_grad_(False)
-            conv.weight.copy_(torch.tensor(taps).view(1, 1, *conv.kernel_size).expand_as(conv.weight))
+        self.register_buffer("weight", weight)
+        self._padding = (weight.shape[2] // 2, weight.shape[3] // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Filter every channel by its own kernel."""
+        return F.conv2d(x, self.weight, padding=self._padding, groups=self.weight.shape[0])
+
+
+class SeparableFilter(nn.Module):
+    """The same taps along rows, then along columns, for each of `channels` channels; keeps the size."""
+
+    def __init__(self, channels: int, taps: Sequence[float]) -> None:
+        super().__init__()
+        row = torch.tensor(taps).view(1, 1, 1, -1)
+        self.conv_h = FixedDepthwise(row.repeat(channels, 1, 1, 1))
+        self.conv_v = FixedDepthwise(row.mT.repeat(channels, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter (B, C, H, W)."""
         return self.conv_v(self.conv_h(x))
 
 
-class MagicKernelUpsample(nn.Module):
-    """x + alpha (sharpen(x) - x), nearest-neighbour enlargement to a size, smoothing; nothing is trained.
+class MagicUpsample(nn.Module):
+    """Sharpen, enlarge to the nearest neighbour, smooth: (B, C, H, W) to (B, C, *size).
+
+        y = resample(nearest(x + alpha (sharpen(x) - x)))
+
+    Reference: J. P. Costella, "The Magic Kernel", https://johncostella.com/magic/.
 
     Args:
-        channels: of the input.
-        alpha: amount of sharpening, clamped to [0, 1].
-        kernel: taps of the sharpening.
+        channels: C.
+        alpha: strength of the sharpening, clamped to [0, 1].
+        taps: the sharpening filter.
     """
 
-    def __init__(self, channels: int, *, alpha: float = 0.5, kernel: UpsamplerKernel = "magic2021") -> None:
+    def __init__(self, channels: int, alpha: float, taps: SharpeningTaps = "magic2021") -> None:
         super().__init__()
         self.alpha = min(max(alpha, 0.0), 1.0)
-        self.sharpen = FixedSeparable(channels, SHARPEN_TAPS[kernel])
-        self.resample_conv = FixedSeparable(channels, RESAMPLE_TAPS)
+        self.sharpen = SeparableFilter(channels, SHARPENING_TAPS[taps])
+        self.resample_conv = SeparableFilter(channels, RESAMPLING_TAPS)
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Enlarge (B, C, h, w) to (B, C, *size)."""
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Enlarge to (height, width)."""
         if self.alpha > 0:
-            x = x + self.alpha * (self.sharpen(x) - x)
-        return self.resample_conv(F.interpolate(x, size=size, mode="nearest"))
+            sharp = self.sharpen(x)
+            x = torch.lerp(x.to(sharp.dtype), sharp, self.alpha)
+        return self.resample_conv(F.interpolate(x, size=list(size), mode="nearest"))

@@ -1,69 +1,124 @@
-"""ParagonSR2: a generator of depthwise blocks whose kernels depend on the sample while training.
-
-Source: the architecture published in Philip Hofmann's traiNNer-redux fork; names and shapes are those of its weights.
-"""
+"""ParagonSR2: residual groups with depthwise context and per-image kernels, and a magic-kernel upsampler."""
 
 from __future__ import annotations
 
-import copy
+import logging
 from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import Field
+import torch.nn.functional as F
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from traiNNer.archs.magic_kernel import MagicKernelUpsample, UpsamplerKernel
+from traiNNer.archs.magic_kernel import MagicUpsample, SharpeningTaps
 from traiNNer.types import NetworkInfo
-from traiNNer.utils.errors import ConfigError
-from traiNNer.utils.logging import get_logger
+from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import NETWORKS
-from traiNNer.utils.schema import validate
+from traiNNer.utils.schema import NESTED_PROBLEMS, validate
 
-SLOPE = 0.1
-INITIAL_SCALE = 1e-5
+if TYPE_CHECKING:
+    from traiNNer.archs.paragonsr2fused_arch import ParagonSR2Fused
+
+NEGATIVE_SLOPE = 0.1
+INITIAL_GAMMA = 1e-5
+MOMENTUM = 0.05
+"""Weight of a step's mean kernel in the tracked kernel."""
+
+logger = logging.getLogger("traiNNer")
+
+
+def odd(size: int) -> int:
+    """A kernel size that has a middle."""
+    if size % 2 == 0:
+        raise ValueError("an odd number")
+    return size
+
+
+KernelSize = Annotated[int, Field(ge=1), AfterValidator(odd)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockOptions:
+    """`block_kwargs`: what all blocks of a ParagonSR2 have in common."""
+
+    branch_ratio: Annotated[
+        float, Field(gt=0, le=1 / 3, description="channels of each of the three context branches, share of all")
+    ] = 0.125
+    square_kernel_size: Annotated[KernelSize, Field(description="side of the square context kernel, px, odd")] = 3
+    band_kernel_size: Annotated[KernelSize, Field(description="length of the band context kernels, px, odd")] = 11
+    dynamic_inference: Annotated[
+        bool, Field(description="evaluate with each image's own kernels instead of the tracked ones")
+    ] = False
+    freeze_kernels: Annotated[
+        bool, Field(description="train with the tracked kernels as they are; neither they nor their predictors change")
+    ] = False
+
+
+def check_block_kwargs(options: dict[str, Any]) -> dict[str, Any]:
+    """The complete block options, checked as if they were a component's parameters."""
+    try:
+        return validate(BlockOptions, options)
+    except ConfigError as error:
+        problems = error.problems
+    raise PydanticCustomError(NESTED_PROBLEMS, "invalid block options", {"problems": problems})
+
 
 Scale = Annotated[int, Field(ge=1, le=16, description="enlargement factor")]
-Alpha = Annotated[float, Field(ge=0, le=1, description="amount of sharpening before the enlargement")]
-HrBlocks = Annotated[int, Field(ge=0, description="residual blocks after the enlargement")]
+Channels = Annotated[int, Field(ge=1, description="image channels")]
+Features = Annotated[int, Field(ge=1, description="channels inside the network")]
+Groups = Annotated[int, Field(ge=1, description="residual groups")]
+Blocks = Annotated[int, Field(ge=1, description="blocks in each group")]
+Expansion = Annotated[float, Field(ge=1, description="channels of a block's transformer, multiple of num_feat")]
+BlockKwargs = Annotated[
+    dict[str, Any],
+    AfterValidator(check_block_kwargs),
+    Field(
+        description="options of the blocks: branch_ratio (0.125), square_kernel_size (3 px), band_kernel_size (11 px), "
+        "dynamic_inference (false), freeze_kernels (false)"
+    ),
+]
+Alpha = Annotated[float, Field(description="sharpening before the enlargement, clamped to [0, 1]")]
+HeadBlocks = Annotated[int, Field(ge=0, description="residual blocks at the output's size")]
+Taps = Annotated[SharpeningTaps, Field(description="sharpening filter: Costella's of 2021, or the published code's")]
 
 
 class LayerScale(nn.Module):
-    """One learned factor per channel; (B, C, H, W) in and out."""
+    """x + gamma y, one learned factor per channel; (B, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.full((channels,), INITIAL_SCALE))
+        self.gamma = nn.Parameter(torch.full((channels,), INITIAL_GAMMA))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel."""
-        return x * self.gamma.view(1, -1, 1, 1)
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the scaled branch `y` to `x`."""
+        return torch.addcmul(x, y, self.gamma[:, None, None])
 
 
-class InceptionDepthwise(nn.Module):
-    """Depthwise k x k, 1 x b and b x 1 convolutions on three small groups of channels; the others pass.
+class Context(nn.Module):
+    """Depthwise k x k, 1 x b and b x 1 convolutions on three slices of the channels; the rest passes."""
 
-    Source: Yu et al., "InceptionNeXt", CVPR 2024. Shapes: (B, C, H, W) in and out.
-    """
-
-    def __init__(self, channels: int, *, branch_ratio: float, square_kernel_size: int, band_kernel_size: int) -> None:
+    def __init__(self, channels: int, options: BlockOptions) -> None:
         super().__init__()
-        part = int(channels * branch_ratio)
-        square, band = square_kernel_size, band_kernel_size
-        self.dwconv_hw = nn.Conv2d(part, part, square, padding=square // 2, groups=part)
-        self.dwconv_w = nn.Conv2d(part, part, (1, band), padding=(0, band // 2), groups=part)
-        self.dwconv_h = nn.Conv2d(part, part, (band, 1), padding=(band // 2, 0), groups=part)
-        self._split = (channels - 3 * part, part, part, part)
+        slice_, side, band = int(channels * options.branch_ratio), options.square_kernel_size, options.band_kernel_size
+        if slice_ == 0:
+            message = f"found {options.branch_ratio:g}, less than one channel; accepted: at least 1 / num_feat"
+            raise ConfigError(Problem(key="block_kwargs.branch_ratio", message=message))
+        self.slices = (channels - 3 * slice_, slice_, slice_, slice_)
+        self.dwconv_hw = nn.Conv2d(slice_, slice_, side, padding=side // 2, groups=slice_)
+        self.dwconv_w = nn.Conv2d(slice_, slice_, (1, band), padding=(0, band // 2), groups=slice_)
+        self.dwconv_h = nn.Conv2d(slice_, slice_, (band, 1), padding=(band // 2, 0), groups=slice_)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve the last three groups of channels."""
-        passed, square, wide, high = torch.split(x, self._split, dim=1)
-        return torch.cat((passed, self.dwconv_hw(square), self.dwconv_w(wide), self.dwconv_h(high)), dim=1)
+        """Filter (B, C, H, W)."""
+        identity, square, row, column = x.split(self.slices, dim=1)
+        return torch.cat((identity, self.dwconv_hw(square), self.dwconv_w(row), self.dwconv_h(column)), dim=1)
 
 
 class KernelGenerator(nn.Module):
-    """Depthwise 3 x 3 kernels from the image's mean: (B, D, H, W) to (B, D, 3, 3)."""
+    """A 3x3 kernel per sample and channel from the channels' means; (B, D, H, W) to (B, D, 3, 3)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -72,130 +127,95 @@ class KernelGenerator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The kernels of each sample."""
-        return self.predictor(x).reshape(x.shape[0], x.shape[1], 3, 3)
+        """Predict the kernels for the features `x`."""
+        return self.predictor(x).view(x.shape[0], x.shape[1], 3, 3)
+
+
+def dynamic_depthwise(x: Tensor, kernels: Tensor) -> Tensor:
+    """Filter each sample and channel of (B, D, H, W) by its own kernel of (B, D, 3, 3), zero-padded.
+
+    One grouped convolution over B D channels: on a CPU three times as fast as a sum of nine shifted products.
+    """
+    batch, channels, height, width = x.shape
+    weight = kernels.reshape(batch * channels, 1, 3, 3)
+    filtered = F.conv2d(x.reshape(1, batch * channels, height, width), weight, padding=1, groups=batch * channels)
+    return filtered.view(batch, channels, height, width)
 
 
 class DynamicTransformer(nn.Module):
-    """1 x 1 up, a depthwise 3 x 3 with a kernel per sample and channel, LeakyReLU, 1 x 1 down.
+    """1x1 convolution, a depthwise 3x3 convolution whose kernels follow from the image, LeakyReLU, 1x1 convolution.
 
-    While training, the mean of the samples' kernels is tracked, t <- t + momentum (mean - t), the first time copied,
-    once per optimizer step: forward passes add up what `after_update` takes, so that micro-batches count as one batch.
-    Kernels that are not finite are left out. In evaluation the tracked kernel stands for every sample's, and the
-    identity where none was tracked. Nothing is read back from the device.
-
-    Args:
-        channels: of input and output.
-        hidden: between the two 1 x 1 convolutions.
-        momentum: of the tracking.
-        dynamic_inference: use each sample's own kernels in evaluation too.
-        track: False freezes the tracked kernel.
+    In training every sample has its own kernels, whose mean is tracked (see `ParagonSR2`). Evaluation uses the tracked
+    kernel for every sample, so that no part of a result depends on the content of another; as long as nothing was
+    tracked, the kernel that changes nothing.
     """
 
     tracked_kernel: Tensor
     tracked_initialized: Tensor
     identity_kernel: Tensor
-    pending_sum: Tensor
-    pending_count: Tensor
 
-    def __init__(self, channels: int, hidden: int, *, momentum: float, dynamic_inference: bool, track: bool) -> None:
+    def __init__(self, channels: int, inner: int, options: BlockOptions) -> None:
         super().__init__()
-        self.project_in = nn.Conv2d(channels, hidden, 1)
-        self.kernel_generator = KernelGenerator(hidden)
-        self.project_out = nn.Conv2d(hidden, channels, 1)
-        self.momentum, self.dynamic_inference, self.track = momentum, dynamic_inference, track
-        identity = torch.zeros(hidden, 1, 3, 3)
-        identity[:, :, 1, 1] = 1.0
-        self.register_buffer("tracked_kernel", torch.zeros(hidden, 1, 3, 3))
+        self.dynamic_inference, self.freeze_kernels = options.dynamic_inference, options.freeze_kernels
+        self.project_in = nn.Conv2d(channels, inner, 1)
+        self.kernel_generator = KernelGenerator(inner).requires_grad_(not options.freeze_kernels)
+        self.project_out = nn.Conv2d(inner, channels, 1)
+        identity = torch.zeros(inner, 1, 3, 3)
+        identity[:, :, 1, 1] = 1
+        self.register_buffer("tracked_kernel", identity.clone())
         self.register_buffer("tracked_initialized", torch.tensor(False))
         self.register_buffer("identity_kernel", identity)
-        self.register_buffer("pending_sum", torch.zeros(hidden, 1, 3, 3), persistent=False)
-        self.register_buffer("pending_count", torch.zeros(()), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in and out."""
-        x = self.project_in(x)
-        if self.training or self.dynamic_inference:
-            kernels = self.kernel_generator(x)
-            if self.training and self.track:
-                self._note(kernels.detach().float())
-            x = _depthwise_per_sample(x, kernels)
+    def forward(self, x: Tensor, means: list[Tensor]) -> Tensor:
+        """Transform (B, C, H, W); in training, append the samples' mean kernel, (D, 1, 3, 3), to `means`."""
+        hidden = self.project_in(x)
+        if not self.freeze_kernels and (self.training or self.dynamic_inference):
+            kernels = self.kernel_generator(hidden)
+            if self.training:
+                means.append(kernels.detach().mean(0, dtype=self.tracked_kernel.dtype).unsqueeze(1))
+            hidden = dynamic_depthwise(hidden, kernels)
         else:
-            x = F.conv2d(x, self.static_kernel().to(x.dtype), padding=1, groups=x.shape[1])
-        return self.project_out(F.leaky_relu(x, SLOPE))
+            hidden = F.conv2d(hidden, self.static_kernel(), padding=1, groups=hidden.shape[1])
+        return self.project_out(F.leaky_relu(hidden, NEGATIVE_SLOPE))
 
     def static_kernel(self) -> Tensor:
-        """The kernel of evaluation, (D, 1, 3, 3)."""
+        """The kernel of every sample in evaluation, (D, 1, 3, 3)."""
         return torch.where(self.tracked_initialized, self.tracked_kernel, self.identity_kernel)
 
-    @torch.no_grad()
-    def after_update(self) -> None:
-        """Move the tracked kernel by what the forward passes since the last call noted; call once per optimizer step."""
-        noted = self.pending_count > 0
-        mean = self.pending_sum / self.pending_count.clamp(min=1)
-        moved = torch.where(self.tracked_initialized, torch.lerp(self.tracked_kernel, mean, self.momentum), mean)
-        self.tracked_kernel.copy_(torch.where(noted, moved, self.tracked_kernel))
-        self.tracked_initialized.logical_or_(noted)
-        self.pending_sum.zero_()
-        self.pending_count.zero_()
 
-    @torch.no_grad()
-    def _note(self, kernels: Tensor) -> None:
-        mean = kernels.mean(dim=0).unsqueeze(1)
-        finite = torch.isfinite(mean).all()
-        self.pending_sum.add_(torch.where(finite, mean, 0.0))
-        self.pending_count.add_(finite)
+class Block(nn.Module):
+    """Context, then transformer, each added to its input through a learned factor per channel."""
 
-
-def _depthwise_per_sample(x: Tensor, kernels: Tensor) -> Tensor:
-    """Convolve channel c of sample b of (B, D, H, W) with its own kernel of (B, D, 3, 3), as one grouped convolution."""
-    batch, channels, height, width = x.shape
-    folded = x.reshape(1, batch * channels, height, width)
-    weights = kernels.reshape(batch * channels, 1, 3, 3)
-    return F.conv2d(folded, weights, padding=1, groups=batch * channels).reshape(batch, channels, height, width)
-
-
-class ParagonBlock(nn.Module):
-    """x + ls1(context(x)), then x + ls2(transformer(x)); (B, C, H, W) in and out."""
-
-    def __init__(self, channels: int, ffn_expansion: float, options: dict[str, Any]) -> None:
+    def __init__(self, channels: int, inner: int, options: BlockOptions) -> None:
         super().__init__()
-        self.context = InceptionDepthwise(
-            channels,
-            branch_ratio=options["branch_ratio"],
-            square_kernel_size=options["square_kernel_size"],
-            band_kernel_size=options["band_kernel_size"],
-        )
+        self.context = Context(channels, options)
         self.ls1 = LayerScale(channels)
-        self.transformer = DynamicTransformer(
-            channels,
-            int(channels * ffn_expansion),
-            momentum=options["track_momentum"],
-            dynamic_inference=options["dynamic_inference"],
-            track=options["track_kernels"],
-        )
+        self.transformer = DynamicTransformer(channels, inner, options)
         self.ls2 = LayerScale(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """One block."""
-        x = x + self.ls1(self.context(x))
-        return x + self.ls2(self.transformer(x))
+    def forward(self, x: Tensor, means: list[Tensor]) -> Tensor:
+        """Transform (B, C, H, W); `means` as in `DynamicTransformer`."""
+        x = self.ls1(x, self.context(x))
+        return self.ls2(x, self.transformer(x, means))
 
 
-class ResidualGroup(nn.Module):
-    """Blocks in sequence plus the group's input; (B, C, H, W) in and out."""
+class Group(nn.Module):
+    """Blocks in sequence, plus the group's input."""
 
     def __init__(self, blocks: list[nn.Module]) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """One group."""
-        return x + self.blocks(x)
+    def forward(self, x: Tensor, means: list[Tensor]) -> Tensor:
+        """Transform (B, C, H, W); `means` as in `DynamicTransformer`."""
+        residual = x
+        for block in self.blocks:
+            x = block(x, means)
+        return x + residual
 
 
-class ResidualBlock(nn.Module):
-    """x + conv2(LeakyReLU(conv1(x))); (B, C, H, W) in and out."""
+class HeadBlock(nn.Module):
+    """x + conv2(LeakyReLU(conv1(x)))."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -203,190 +223,264 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One block."""
-        return x + self.conv2(F.leaky_relu(self.conv1(x), SLOPE))
+        """Refine (B, C, H, W)."""
+        return x + self.conv2(F.leaky_relu(self.conv1(x), NEGATIVE_SLOPE))
 
 
-def block_options(
-    *,
-    branch_ratio: Annotated[float, Field(gt=0, le=1 / 3, description="share of the channels in each branch")] = 0.125,
-    square_kernel_size: Annotated[int, Field(ge=1, multiple_of=1, description="side of the square kernel, px, odd")] = 3,
-    band_kernel_size: Annotated[int, Field(ge=1, description="length of the band kernels, px, odd")] = 11,
-    track_momentum: Annotated[float, Field(gt=0, le=1, description="momentum of the tracked kernels")] = 0.05,
-    dynamic_inference: Annotated[bool, Field(description="each sample's own kernels in evaluation too")] = False,
-    track_kernels: Annotated[bool, Field(description="false freezes the tracked kernels")] = True,
-) -> dict[str, Any]:
-    """The parameters of every block (`block_kwargs`)."""
-    return {
-        "branch_ratio": branch_ratio,
-        "square_kernel_size": square_kernel_size,
-        "band_kernel_size": band_kernel_size,
-        "track_momentum": track_momentum,
-        "dynamic_inference": dynamic_inference,
-        "track_kernels": track_kernels,
-    }
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Sizes of a ParagonSR2, around and within its blocks."""
+
+    scale: int
+    in_chans: int
+    num_feat: int
+    num_groups: int
+    num_blocks: int
+    ffn_expansion: float
+    upsampler_alpha: float
+    hr_blocks: int
+
+
+class Trunk(nn.Module):
+    """Everything of a ParagonSR2 but its blocks: (B, in_chans, H, W) to (B, in_chans, scale H, scale W).
+
+    Args:
+        frame: the sizes.
+        taps: the upsampler's sharpening filter.
+        make_block: builds one block from the channels outside and inside its transformer.
+    """
+
+    def __init__(self, frame: Frame, taps: SharpeningTaps, make_block: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        features, inner = frame.num_feat, int(frame.num_feat * frame.ffn_expansion)
+        groups = [[make_block(features, inner) for _ in range(frame.num_blocks)] for _ in range(frame.num_groups)]
+        self.scale = frame.scale
+        self.conv_in = nn.Conv2d(frame.in_chans, features, 3, padding=1)
+        self.body = nn.ModuleList(Group(blocks) for blocks in groups)
+        self.conv_fuse = nn.Conv2d(features, features, 3, padding=1)
+        self.magic_upsampler = MagicUpsample(features, frame.upsampler_alpha, taps)
+        self.hr_conv_in = nn.Conv2d(features, features, 3, padding=1)
+        self.hr_head = nn.Sequential(*(HeadBlock(features) for _ in range(frame.hr_blocks)))
+        self.conv_out = nn.Conv2d(features, frame.in_chans, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge images."""
+        return self.enlarge(x, [])
+
+    def enlarge(self, x: Tensor, means: list[Tensor]) -> Tensor:
+        """Enlarge images and collect the blocks' mean kernels, see `DynamicTransformer`."""
+        height, width = x.shape[-2:]
+        shallow = self.conv_in(x)
+        x = shallow
+        for group in self.body:
+            x = group(x, means)
+        x = self.conv_fuse(x) + shallow
+        x = self.magic_upsampler(x, (self.scale * height, self.scale * width))
+        return self.conv_out(self.hr_head(self.hr_conv_in(x)))
 
 
 @NETWORKS.register("ParagonSR2")
-class ParagonSR2(nn.Module):
-    """ParagonSR2 with parameters of one's own.
+class ParagonSR2(Trunk):
+    """Convolutional generator with per-image depthwise kernels and a magic-kernel upsampler.
 
-    conv_in; residual groups of blocks (depthwise context, then a pointwise-dynamic-pointwise transformer); conv_fuse
-    plus the output of conv_in; magic-kernel enlargement; convolutions at the high resolution.
+    A block adds gamma1 context(x) and then gamma2 transformer(x) to its input x; see `Context`, `DynamicTransformer`
+    and `MagicUpsample`. The transformers' kernels, which follow from the image, are tracked in training:
 
-    Shapes: (B, in_chans, H, W) to (B, in_chans, scale H, scale W), any H and W. Range: [0, 1] in, about that out.
-    Reference: Philip Hofmann's traiNNer-redux fork.
+        tracked <- 0.95 tracked + 0.05 mean        (tracked <- mean at the first step)
+
+    where `mean` is over the samples of an optimizer step; a micro-batch with a kernel that is not finite is left out.
+    Evaluation uses the tracked kernels, and `fuse_for_release()` makes a plain convolutional network of them.
+
+    `after_update()` tells that a step is complete. Up to then each micro-batch is tracked as a step of its own, so that
+    a loop that accumulates no gradients need not call it. Since the rule is linear, several processes average the
+    buffers before validating and saving, and never broadcast them. No host-device synchronization anywhere.
+
+    Shapes: (B, in_chans, H, W) -> (B, in_chans, scale H, scale W), any H and W from 1.
+    Range: images in [0, 1]; the output is not clipped.
+    Reference: Philip Hofmann, ParagonSR2 (traiNNer-redux); J. P. Costella, https://johncostella.com/magic/.
 
     ```yaml
     network_g:
       type: ParagonSR2
+      scale: 2
       num_feat: 48
       num_groups: 3
       num_blocks: 4
+      block_kwargs: {band_kernel_size: 9}
     ```
     """
+
+    step_start: Tensor
+    step_sum: Tensor
+    step_count: Tensor
+    step_weight: Tensor
 
     def __init__(
         self,
         *,
         scale: Scale,
-        in_chans: Annotated[int, Field(ge=1, description="image channels")] = 3,
-        num_feat: Annotated[int, Field(ge=1, description="channels of the features")] = 64,
-        num_groups: Annotated[int, Field(ge=1, description="residual groups")] = 6,
-        num_blocks: Annotated[int, Field(ge=1, description="blocks in each group")] = 6,
-        ffn_expansion: Annotated[float, Field(gt=0, description="hidden channels of a transformer over num_feat")] = 2.0,
-        block_kwargs: Annotated[dict[str, Any] | None, Field(description="parameters of the blocks")] = None,
+        in_chans: Channels = 3,
+        num_feat: Features = 64,
+        num_groups: Groups = 6,
+        num_blocks: Blocks = 6,
+        ffn_expansion: Expansion = 2.0,
+        block_kwargs: BlockKwargs = {},  # noqa: B006 - never changed
         upsampler_alpha: Alpha = 0.5,
-        hr_blocks: HrBlocks = 1,
-        upsampler_kernel: Annotated[UpsamplerKernel, Field(description="taps of the enlargement")] = "magic2021",
-        use_attention: Annotated[bool | None, Field(description="accepted; the architecture has no attention")] = None,
+        hr_blocks: HeadBlocks = 1,
+        upsampler_kernel: Taps = "magic2021",
+        use_attention: Annotated[
+            bool, Field(description="accepted and without effect: the architecture has no attention")
+        ] = False,
     ) -> None:
-        super().__init__()
-        options = _checked_block_options(block_kwargs or {}, num_feat)
         if use_attention:
-            get_logger().info("ParagonSR2: use_attention changes nothing, the architecture has no attention switch")
-        self.scale = scale
-        self.conv_in = nn.Conv2d(in_chans, num_feat, 3, padding=1)
-        groups = ([ParagonBlock(num_feat, ffn_expansion, options) for _ in range(num_blocks)] for _ in range(num_groups))
-        self.body = nn.Sequential(*(ResidualGroup(list(blocks)) for blocks in groups))
-        self.conv_fuse = nn.Conv2d(num_feat, num_feat, 3, padding=1)
-        self.magic_upsampler = MagicKernelUpsample(num_feat, alpha=upsampler_alpha, kernel=upsampler_kernel)
-        self.hr_conv_in = nn.Conv2d(num_feat, num_feat, 3, padding=1)
-        self.hr_head = nn.Sequential(*(ResidualBlock(num_feat) for _ in range(hr_blocks)))
-        self.conv_out = nn.Conv2d(num_feat, in_chans, 3, padding=1)
-        self.network_info = NetworkInfo(type="ParagonSR2", scale=scale, in_channels=in_chans, out_channels=in_chans)
+            logger.warning("network_g.use_attention has no effect: ParagonSR2 has no attention that could be switched")
+        frame = Frame(
+            scale=scale,
+            in_chans=in_chans,
+            num_feat=num_feat,
+            num_groups=num_groups,
+            num_blocks=num_blocks,
+            ffn_expansion=ffn_expansion,
+            upsampler_alpha=upsampler_alpha,
+            hr_blocks=hr_blocks,
+        )
+        options = BlockOptions(**block_kwargs)
+        super().__init__(frame, upsampler_kernel, lambda channels, inner: Block(channels, inner, options))
+        self.frame, self.options = frame, options
+        self.network_info = network_info(frame, use_attention=False)  # for the notice not to come back with the weights
+        size = sum(transformer.tracked_kernel.numel() for transformer in self.transformers())
+        # the tracked kernels before the step and their weight in it, its micro-batches' sum and number
+        self.register_buffer("step_start", torch.zeros(size), persistent=False)
+        self.register_buffer("step_weight", torch.zeros(()), persistent=False)
+        self.register_buffer("step_sum", torch.zeros(size), persistent=False)
+        self.register_buffer("step_count", torch.zeros(()), persistent=False)
+
+    def transformers(self) -> list[DynamicTransformer]:
+        """The blocks' transformers, from the input to the output."""
+        return [block.transformer for group in self.body for block in group.blocks]  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge (B, in_chans, H, W) to (B, in_chans, scale H, scale W)."""
-        shallow = self.conv_in(x)
-        features = self.conv_fuse(self.body(shallow)) + shallow
-        size = (self.scale * x.shape[-2], self.scale * x.shape[-1])
-        features = self.hr_conv_in(self.magic_upsampler(features, size))
-        return self.conv_out(self.hr_head(features))
+        """Enlarge images."""
+        means: list[Tensor] = []
+        x = self.enlarge(x, means)
+        if means:
+            self._track(means)
+        return x
 
     @torch.no_grad()
-    def fuse_for_release(self) -> ParagonSR2:
-        """Put plain convolutions in the place of kernel generators and layer scales, in place; returns the network.
+    def _track(self, means: list[Tensor]) -> None:
+        """Track a micro-batch's mean kernels, all blocks in one vector: a few small operations instead of many."""
+        mean, tracked, initialized = _flat(means), self._tracked(), self._initialized()
+        finite = (mean * 0).sum() == 0  # zero times infinity or NaN is NaN
+        weight = torch.where(initialized, MOMENTUM, 1.0)
+        first = self.step_count == 0
+        self.step_start.copy_(torch.where(first, tracked, self.step_start))
+        self.step_weight.copy_(torch.where(first, weight, self.step_weight))
+        self.step_sum.add_(torch.where(finite, mean, 0.0))
+        self.step_count.add_(finite)
+        self._set_tracked(torch.where(finite, torch.lerp(tracked, mean, weight), tracked))
+        torch._foreach_copy_(self._flags(), [initialized | finite] * len(means))
 
-        The fused network gives what evaluation gave, is smaller and faster, and can be exported; it cannot be trained
-        on, and its state dict has names of its own.
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """The optimizer step is complete: its micro-batches count as one batch."""
+        mean = self.step_sum / self.step_count.clamp(min=1)
+        step = torch.lerp(self.step_start, mean, self.step_weight)
+        self._set_tracked(torch.where(self.step_count > 0, step, self._tracked()))
+        self.step_sum.zero_()
+        self.step_count.zero_()
+
+    def fuse_for_release(self) -> ParagonSR2Fused:
+        """The same function as this network in evaluation, with fewer and plainer operations; see `ParagonSR2Fused`.
+
+        Raises:
+            ConfigError: `block_kwargs.dynamic_inference` is set: kernels that depend on the image cannot be fused.
         """
-        self.eval()
-        for group in self.body:
-            for index, block in enumerate(group.blocks):  # type: ignore[arg-type]
-                if isinstance(block, ParagonBlock):
-                    group.blocks[index] = FusedBlock(block)  # type: ignore[index]
-        return self
+        from traiNNer.archs.paragonsr2fused_arch import fuse
+
+        return fuse(self)
+
+    def _tracked(self) -> Tensor:
+        return _flat([transformer.tracked_kernel for transformer in self.transformers()])
+
+    def _flags(self) -> list[Tensor]:
+        return [transformer.tracked_initialized for transformer in self.transformers()]
+
+    def _initialized(self) -> Tensor:
+        return torch.stack(self._flags()).all()
+
+    def _set_tracked(self, flat: Tensor) -> None:
+        buffers = [transformer.tracked_kernel for transformer in self.transformers()]
+        parts = flat.split([buffer.numel() for buffer in buffers])
+        torch._foreach_copy_(buffers, [part.view_as(buffer) for part, buffer in zip(parts, buffers, strict=True)])
 
 
-class FusedBlock(nn.Module):
-    """A `ParagonBlock` as evaluation computes it, with its factors folded into convolutions; (B, C, H, W) in and out."""
-
-    def __init__(self, block: ParagonBlock) -> None:
-        super().__init__()
-        self.context = copy.deepcopy(block.context)
-        passed = self.context._split[0]
-        gamma = block.ls1.gamma.detach()
-        branches = (self.context.dwconv_hw, self.context.dwconv_w, self.context.dwconv_h)
-        for branch, factor in zip(branches, gamma[passed:].split(self.context._split[1:]), strict=True):
-            branch.weight.mul_(factor.view(-1, 1, 1, 1))
-            branch.bias.mul_(factor)  # type: ignore[union-attr]
-        self.register_buffer("passed_gamma", gamma[:passed].view(1, -1, 1, 1).clone())
-        transformer = block.transformer
-        self.project_in = copy.deepcopy(transformer.project_in)
-        hidden = self.project_in.out_channels
-        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False)
-        self.depthwise.weight.copy_(transformer.static_kernel())
-        self.project_out = copy.deepcopy(transformer.project_out)
-        self.project_out.weight.mul_(block.ls2.gamma.view(-1, 1, 1, 1))
-        self.project_out.bias.mul_(block.ls2.gamma)  # type: ignore[union-attr]
-        self.requires_grad_(False)
-
-    passed_gamma: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """One block."""
-        context = self.context
-        passed, square, wide, high = torch.split(x, context._split, dim=1)
-        scaled = (passed * self.passed_gamma, context.dwconv_hw(square), context.dwconv_w(wide), context.dwconv_h(high))
-        x = x + torch.cat(scaled, dim=1)
-        return x + self.project_out(F.leaky_relu(self.depthwise(self.project_in(x)), SLOPE))
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
-def _checked_block_options(options: dict[str, Any], num_feat: int) -> dict[str, Any]:
-    try:
-        checked = validate(block_options, options)
-    except ConfigError as error:
-        raise ConfigError([problem.under("block_kwargs") for problem in error.problems]) from None
-    even = [key for key in ("square_kernel_size", "band_kernel_size") if checked[key] % 2 == 0]
-    if even:
-        raise ConfigError(f"block_kwargs.{even[0]}: found {checked[even[0]]}; accepted: an odd number")
-    if int(num_feat * checked["branch_ratio"]) < 1:
-        raise ConfigError(f"num_feat: found {num_feat}; accepted: at least {round(1 / checked['branch_ratio'])}, one channel a branch")
-    return checked
+def network_info(frame: Frame, **parameters: Any) -> NetworkInfo:
+    """Facts for `build_network`, which adds the rest."""
+    channels = frame.in_chans
+    return NetworkInfo(type="", parameters=parameters, scale=frame.scale, in_channels=channels, out_channels=channels)
 
 
-VARIANTS: dict[str, tuple[int, int, int, float, int, int]] = {
-    "paragonsr2_nano": (24, 2, 2, 1.5, 9, 1),
-    "paragonsr2_xs": (32, 2, 3, 1.5, 11, 1),
-    "paragonsr2_s": (48, 3, 4, 2.0, 11, 2),
-    "paragonsr2_m": (64, 4, 6, 2.0, 13, 2),
-    "paragonsr2_l": (96, 6, 8, 2.0, 15, 3),
-    "paragonsr2_xl": (128, 8, 10, 2.0, 15, 3),
+@dataclass(frozen=True)
+class Variant:
+    """A named size of ParagonSR2."""
+
+    num_feat: int
+    num_groups: int
+    num_blocks: int
+    ffn_expansion: float
+    band_kernel_size: int
+    hr_blocks: int
+
+
+VARIANTS = {
+    "paragonsr2_nano": Variant(24, 2, 2, 1.5, 9, 1),
+    "paragonsr2_xs": Variant(32, 2, 3, 1.5, 11, 1),
+    "paragonsr2_s": Variant(48, 3, 4, 2.0, 11, 2),
+    "paragonsr2_m": Variant(64, 4, 6, 2.0, 13, 2),
+    "paragonsr2_l": Variant(96, 6, 8, 2.0, 15, 3),
+    "paragonsr2_xl": Variant(128, 8, 10, 2.0, 15, 3),
 }
-"""Name to features, groups, blocks, FFN expansion, band kernel and blocks after the enlargement."""
 
 
-def _variant(name: str) -> Callable[..., ParagonSR2]:
-    features, groups, blocks, expansion, band, hr = VARIANTS[name]
+def register_variant(name: str, variant: Variant) -> None:
+    """Offer `variant` as a network; of its parameters only the upsampler's alpha and the head's size can be set."""
 
-    def build(*, scale: Scale, upsampler_alpha: Alpha = 0.5, hr_blocks: HrBlocks = hr) -> ParagonSR2:
+    def build(*, scale: Scale, upsampler_alpha: Alpha = 0.5, hr_blocks: HeadBlocks = variant.hr_blocks) -> ParagonSR2:
         return ParagonSR2(
             scale=scale,
-            num_feat=features,
-            num_groups=groups,
-            num_blocks=blocks,
-            ffn_expansion=expansion,
-            block_kwargs={"band_kernel_size": band},
+            num_feat=variant.num_feat,
+            num_groups=variant.num_groups,
+            num_blocks=variant.num_blocks,
+            ffn_expansion=variant.ffn_expansion,
+            block_kwargs={"band_kernel_size": variant.band_kernel_size},
             upsampler_alpha=upsampler_alpha,
             hr_blocks=hr_blocks,
         )
 
-    build.__name__ = name
-    build.__doc__ = f"""ParagonSR2 with {features} features, {groups} groups of {blocks} blocks, expansion {expansion:g}.
+    build.__name__ = build.__qualname__ = name
+    v = variant
+    build.__doc__ = f"""ParagonSR2 with {v.num_feat} features and {v.num_groups} groups of {v.num_blocks} blocks.
 
-    `upsampler_alpha` and `hr_blocks` may be given; anything else needs `type: ParagonSR2`.
+    Also fixed: ffn_expansion {v.ffn_expansion:g}, band_kernel_size {v.band_kernel_size} px. Only `upsampler_alpha` and
+    `hr_blocks` can be set besides the scale; for other sizes use `type: ParagonSR2`.
 
-    Shapes: (B, 3, H, W) to (B, 3, scale H, scale W), any H and W. Range: [0, 1] in, about that out.
-    Reference: Philip Hofmann's traiNNer-redux fork.
+    Shapes: (B, 3, H, W) -> (B, 3, scale H, scale W), any H and W from 1.
+    Range: images in [0, 1]; the output is not clipped.
+    Reference: Philip Hofmann, ParagonSR2 (traiNNer-redux).
 
     ```yaml
     network_g:
       type: {name}
+      scale: 2
     ```
     """
-    return build
+    NETWORKS.register(name)(build)
 
 
-for _name in VARIANTS:
-    NETWORKS.register(_name)(_variant(_name))
+for _name, _variant in VARIANTS.items():
+    register_variant(_name, _variant)

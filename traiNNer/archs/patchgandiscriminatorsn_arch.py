@@ -1,30 +1,35 @@
-"""PatchGAN discriminators with spectral norm, at one size or at several."""
+"""PatchGAN: a discriminator of patches, with spectral norm."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
+from traiNNer.archs.spectral_norm import SpectralNormConv2d
 from traiNNer.types import NetworkInfo
 from traiNNer.utils.registry import NETWORKS
 
-SLOPE = 0.2
+NEGATIVE_SLOPE = 0.2
 
 Channels = Annotated[int, Field(ge=1, description="image channels")]
-Width = Annotated[int, Field(ge=1, description="channels of the first layer")]
-Layers = Annotated[int, Field(ge=1, description="halvings of the size, the first included")]
+Width = Annotated[int, Field(ge=1, description="channels of the first layer; they double up to eight times that")]
+Layers = Annotated[int, Field(ge=1, description="halvings of the size")]
 Sigmoid = Annotated[bool, Field(description="probabilities instead of logits")]
 
 
 @NETWORKS.register("patchgandiscriminatorsn")
 class PatchGANDiscriminatorSN(nn.Module):
-    """PatchGAN discriminator with spectral norm: a logit for every patch.
+    """Stack of 4x4 convolutions with spectral norm: one logit per patch, 70 x 70 px with three layers.
 
-    Shapes: (B, input_nc, H, W) to (B, 1, h, w) with h about H / 2^n_layers. Range: unbounded, or [0, 1] with sigmoid.
-    Reference: Isola et al., "Image-to-image translation with conditional adversarial networks", CVPR 2017.
+    The training loop must call `after_update()` after each optimizer step, see `SpectralNormConv2d`.
+
+    Shapes: (B, input_nc, H, W) -> (B, 1, h, w), h about H / 2^n_layers + 3; any H and W from 1.
+    Range: images in [0, 1]; logits without bounds, or with `use_sigmoid` probabilities.
+    Reference: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017; paddings of
+    Wang et al., pix2pixHD, CVPR 2018.
 
     ```yaml
     network_d:
@@ -34,19 +39,21 @@ class PatchGANDiscriminatorSN(nn.Module):
     ```
     """
 
-    def __init__(self, *, input_nc: Channels = 3, ndf: Width = 64, n_layers: Layers = 3, use_sigmoid: Sigmoid = False) -> None:
+    def __init__(
+        self, *, input_nc: Channels = 3, ndf: Width = 64, n_layers: Layers = 3, use_sigmoid: Sigmoid = False
+    ) -> None:
         super().__init__()
         widths = [input_nc, *(ndf * min(2**level, 8) for level in range(n_layers + 1))]
         layers: list[nn.Module] = []
-        for level, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for level, (before, after) in enumerate(pairwise(widths)):
             stride = 2 if level < n_layers else 1
-            layers += [spectral_norm(nn.Conv2d(before, after, 4, stride, 2)), nn.LeakyReLU(SLOPE)]
-        layers.append(spectral_norm(nn.Conv2d(widths[-1], 1, 4, 1, 2)))
+            layers += [SpectralNormConv2d(before, after, 4, stride, 2, bias=True), nn.LeakyReLU(NEGATIVE_SLOPE)]
+        layers.append(SpectralNormConv2d(widths[-1], 1, 4, 1, 2, bias=True))
         if use_sigmoid:
             layers.append(nn.Sigmoid())
-        self.layers = nn.Sequential(*layers)
-        self.network_info = NetworkInfo(type="patchgandiscriminatorsn", in_channels=input_nc, out_channels=1)
+        self.model = nn.Sequential(*layers)
+        self.network_info = NetworkInfo(type="", in_channels=input_nc, out_channels=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A logit for every patch."""
-        return self.layers(x)
+        """A value for every patch."""
+        return self.model(x)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
+from traiNNer.archs.spectral_norm import SpectralNormConv2d
 from traiNNer.types import NetworkInfo
 from traiNNer.utils.registry import NETWORKS
 
-SLOPE = 0.2
+NEGATIVE_SLOPE = 0.2
 
 
 @NETWORKS.register("unetdiscriminatorsn")
 class UNetDiscriminatorSN(nn.Module):
-    """U-Net discriminator with spectral norm: three halvings, three bilinear doublings, skips by addition.
+    """U-Net discriminator with spectral norm: one logit per pixel.
 
-    Shapes: (B, num_in_ch, H, W) to logits (B, 1, H, W), H and W multiples of 8. Range: unbounded.
-    Reference: Wang et al., "Real-ESRGAN", ICCV workshops 2021; state-dict names as BasicSR's.
+    Three halvings and three bilinear enlargements, to which the features of the same size are added. Sizes that are not
+    multiples of 8 are enlarged to those of the features they meet. The training loop must call `after_update()` after
+    each optimizer step, see `SpectralNormConv2d`.
+
+    Shapes: (B, num_in_ch, H, W) -> (B, 1, H, W), H and W at least 8.
+    Range: images in [0, 1]; logits without bounds.
+    Reference: Wang et al., "Real-ESRGAN", ICCV workshops 2021.
 
     ```yaml
     network_d:
@@ -38,34 +43,31 @@ class UNetDiscriminatorSN(nn.Module):
     ) -> None:
         super().__init__()
         self.skip_connection = skip_connection
-        width = num_feat
-        self.conv0 = nn.Conv2d(num_in_ch, width, 3, 1, 1)
-        self.conv1 = spectral_norm(nn.Conv2d(width, width * 2, 4, 2, 1, bias=False))
-        self.conv2 = spectral_norm(nn.Conv2d(width * 2, width * 4, 4, 2, 1, bias=False))
-        self.conv3 = spectral_norm(nn.Conv2d(width * 4, width * 8, 4, 2, 1, bias=False))
-        self.conv4 = spectral_norm(nn.Conv2d(width * 8, width * 4, 3, 1, 1, bias=False))
-        self.conv5 = spectral_norm(nn.Conv2d(width * 4, width * 2, 3, 1, 1, bias=False))
-        self.conv6 = spectral_norm(nn.Conv2d(width * 2, width, 3, 1, 1, bias=False))
-        self.conv7 = spectral_norm(nn.Conv2d(width, width, 3, 1, 1, bias=False))
-        self.conv8 = spectral_norm(nn.Conv2d(width, width, 3, 1, 1, bias=False))
-        self.conv9 = nn.Conv2d(width, 1, 3, 1, 1)
-        self.network_info = NetworkInfo(
-            type="unetdiscriminatorsn", in_channels=num_in_ch, out_channels=1, multiple_of=8, minimum=8
-        )
+        self.conv0 = nn.Conv2d(num_in_ch, num_feat, 3, padding=1)
+        self.conv1 = SpectralNormConv2d(num_feat, num_feat * 2, 4, stride=2)
+        self.conv2 = SpectralNormConv2d(num_feat * 2, num_feat * 4, 4, stride=2)
+        self.conv3 = SpectralNormConv2d(num_feat * 4, num_feat * 8, 4, stride=2)
+        self.conv4 = SpectralNormConv2d(num_feat * 8, num_feat * 4, 3)
+        self.conv5 = SpectralNormConv2d(num_feat * 4, num_feat * 2, 3)
+        self.conv6 = SpectralNormConv2d(num_feat * 2, num_feat, 3)
+        self.conv7 = SpectralNormConv2d(num_feat, num_feat, 3)
+        self.conv8 = SpectralNormConv2d(num_feat, num_feat, 3)
+        self.conv9 = nn.Conv2d(num_feat, 1, 3, padding=1)
+        self.network_info = NetworkInfo(type="", in_channels=num_in_ch, out_channels=1, minimum=8)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of real or generated, for every pixel."""
-        x0 = F.leaky_relu(self.conv0(x), SLOPE)
-        x1 = F.leaky_relu(self.conv1(x0), SLOPE)
-        x2 = F.leaky_relu(self.conv2(x1), SLOPE)
-        x3 = F.leaky_relu(self.conv3(x2), SLOPE)
-        x4 = self._up(self.conv4, x3, x2)
-        x5 = self._up(self.conv5, x4, x1)
-        x6 = self._up(self.conv6, x5, x0)
-        out = F.leaky_relu(self.conv7(x6), SLOPE)
-        out = F.leaky_relu(self.conv8(out), SLOPE)
-        return self.conv9(out)
+        """Logits of being real."""
+        full = _activate(self.conv0(x))
+        half = _activate(self.conv1(full))
+        quarter = _activate(self.conv2(half))
+        x = _activate(self.conv3(quarter))
+        for conv, skip in ((self.conv4, quarter), (self.conv5, half), (self.conv6, full)):
+            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = _activate(conv(x))
+            if self.skip_connection:
+                x = x + skip
+        return self.conv9(_activate(self.conv8(_activate(self.conv7(x)))))
 
-    def _up(self, conv: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
-        x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)), SLOPE)
-        return x + skip if self.skip_connection else x
+
+def _activate(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, NEGATIVE_SLOPE)
