@@ -38,7 +38,13 @@ class FileSet:
         self._files: dict[Path, Path] = {}  # final name -> temporary file
 
     def add(self, path: Path) -> Path:
-        """The temporary file, not made yet, that will become `path`; its folder must exist."""
+        """The temporary file, not made yet, that will become `path`; its folder must exist.
+
+        Raises:
+            ValueError: `path` is in the set already.
+        """
+        if path in self._files:
+            raise ValueError(f"{path} is written twice")
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{MARK}")
         self._files[path] = temporary
         return temporary

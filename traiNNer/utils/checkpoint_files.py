@@ -8,6 +8,7 @@ named, is incomplete.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import re
@@ -198,19 +199,16 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is missing, damaged, of traiNNer-redux, of a newer traiNNer, or would run code.
     """
+    if not path.is_file():
+        raise _problem(path, "found no such file; accepted: a .state file")
     try:
         _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise _problem(path, "found no such file; accepted: a .state file") from None
-    except pickle.UnpicklingError as error:
-        if _strings_of(path) >= _REDUX_KEYS:
-            raise _redux(path) from None
-        names = ", ".join(sorted(_globals_of(path)))
-        what = f"it would run code ({names})" if names else f"it is no checkpoint ({_first_line(error)})"
-        raise _problem(path, f"refused: {what}; accepted: a .state file of this program") from None
+    except (pickle.UnpicklingError, _NoArchiveError):
+        raise _explanation(path) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise _problem(path, f"the file is damaged or cut short ({_first_line(error)})") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _problem(path, f"the file is damaged or cut short ({reason})") from None
     return _checked(path, content)
 
 
@@ -241,21 +239,42 @@ def _redux(path: Path) -> ConfigError:
     )
 
 
+_FOLDER = 0x10
+"""Marks a folder in an archive; torch would read such a record as empty."""
+
+
+class _NoArchiveError(Exception):
+    """The file is something else altogether, perhaps a bare pickle."""
+
+
 def _check_archive(path: Path) -> None:
     """A state is a zip archive with a checksum for every record; torch does not compare them when it reads.
 
     Raises:
         zipfile.BadZipFile: a byte of it has changed, or its end is missing.
     """
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            if file.read(2) == b"PK":
-                raise zipfile.BadZipFile("its end is missing")
-        return  # perhaps a bare pickle, which torch reads or refuses
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start not in (b"PK", b"") and not zipfile.is_zipfile(path):
+        raise _NoArchiveError
     with zipfile.ZipFile(path) as archive:
+        if any(
+            record.compress_type != zipfile.ZIP_STORED or record.external_attr & _FOLDER for record in archive.filelist
+        ):
+            raise zipfile.BadZipFile("its directory is not as it was written")
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
+
+
+def _explanation(path: Path) -> ConfigError:
+    """Why torch does not read a file, or why it is not asked to."""
+    opcodes = list(_opcodes(path))
+    if {argument for name, argument in opcodes if "UNICODE" in name} >= _REDUX_KEYS:
+        return _redux(path)
+    names = listed(_globals(opcodes))
+    refusal = f"refused: it would run code ({names})" if names != "nothing" else "found a file that is no checkpoint"
+    return _problem(path, f"{refusal}; accepted: a .state file of this program")
 
 
 def _opcodes(path: Path) -> Iterator[tuple[str, Any]]:
@@ -267,37 +286,31 @@ def _opcodes(path: Path) -> Iterator[tuple[str, Any]]:
         with zipfile.ZipFile(path) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
             data = archive.read(pickles[0]) if pickles else b""
+    stream = io.BytesIO(data)
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            yield opcode.name, argument
-    except ValueError:  # no pickle, or only up to here
+        while stream.tell() < len(data):  # torch's old format is several pickles in a row
+            for opcode, argument, _ in pickletools.genops(stream):
+                yield opcode.name, argument
+    except ValueError:  # what follows is no pickle
         return
 
 
-def _strings_of(path: Path) -> set[str]:
-    return {argument for name, argument in _opcodes(path) if "UNICODE" in name}
-
-
-def _globals_of(path: Path) -> set[str]:
+def _globals(opcodes: Iterable[tuple[str, Any]]) -> set[str]:
     """Functions and classes that a pickle names, other than those of tensors and plain containers."""
     recent: list[str] = []
     found: set[str] = set()
-    for name, argument in _opcodes(path):
+    for name, argument in opcodes:
         if "UNICODE" in name:
             recent.append(argument)
         elif name == "GLOBAL":
             found.add(argument.replace(" ", "."))
         elif name == "STACK_GLOBAL" and len(recent) > 1:
             found.add(".".join(recent[-2:]))
-    return {name for name in found if not name.startswith(("torch.", "torch._utils.", "collections."))}
+    return {name for name in found if not name.startswith(("torch.", "collections."))}
 
 
 def _problem(path: Path, message: str) -> ConfigError:
     return ConfigError(Problem(file=str(path), message=message))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def listed(names: Iterable[str]) -> str:

@@ -123,34 +123,24 @@ class WeightsWriter:
         folder is the same or the network is an average; else one file under two names, or a copy.
         """
         stem = f"{name}_{label}"
+        copied = self._folders.resume_models / f"{stem}.safetensors"
         if not released:
-            return [self._write_copy(files, name, stem, tensors, text, None)]
-        release = self.release(files, name, stem, tensors, text)
+            _write_safetensors(files.add(copied), tensors, text)
+            return [self._entry(files, name, "resume_models", copied, resume=True)]
+        path = self.release(files, name, stem, tensors, text)
         same_folder = self._folders.models.samefile(self._folders.resume_models)
         if self._format == "safetensors" and (same_folder or name.endswith(AVERAGE)):
-            return [self._entry(files, name, "models", release, resume=True)]
-        entry = self._entry(files, name, "models", release, resume=False)
-        linked = release if self._format == "safetensors" else None
-        return [entry, self._write_copy(files, name, stem, tensors, text, linked)]
+            return [self._entry(files, name, "models", path, resume=True)]
+        entry = self._entry(files, name, "models", path, resume=False)
+        if self._format == "safetensors":
+            _link(files.written(path), files.add(copied))
+            return [entry, self._entry(files, name, "resume_models", copied, resume=True, digest=entry["sha256"])]
+        _write_safetensors(files.add(copied), tensors, text)
+        return [entry, self._entry(files, name, "resume_models", copied, resume=True)]
 
-    def _write_copy(
-        self,
-        files: FileSet,
-        name: str,
-        stem: str,
-        tensors: dict[str, Tensor],
-        text: dict[str, str],
-        release: Path | None,
+    def _entry(
+        self, files: FileSet, network: str, folder: str, path: Path, *, resume: bool, digest: str = ""
     ) -> FileEntry:
-        """What a resume reads, always safetensors; `release` is a file of this save that has the same content."""
-        path = self._folders.resume_models / f"{stem}.safetensors"
-        if release is None:
-            _write_safetensors(files.add(path), tensors, text)
-        else:
-            _link(files.written(release), files.add(path))
-        return self._entry(files, name, "resume_models", path, resume=True)
-
-    def _entry(self, files: FileSet, network: str, folder: str, path: Path, *, resume: bool) -> FileEntry:
         written = files.written(path)
         try:
             relative = os.path.relpath(path.parent.resolve(), self._folders.training_states.resolve())
@@ -162,7 +152,7 @@ class WeightsWriter:
             name=path.name,
             path="" if relative is None else (Path(relative) / path.name).as_posix(),
             size=written.stat().st_size,
-            sha256=sha256(written),
+            sha256=digest or sha256(written),
             resume=resume,
         )
 
