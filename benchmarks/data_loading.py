@@ -13,6 +13,7 @@ import argparse
 import json
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -20,6 +21,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from traiNNer.data import TrainLoader, build_dataset
 

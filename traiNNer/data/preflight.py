@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from traiNNer.data.dataset import Headers, ImageDataset
+from traiNNer.utils.atomic import atomic_write
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.image_headers import ImageHeader
 from traiNNer.utils.images import ImageError, image_header
@@ -37,7 +39,7 @@ def check_datasets(datasets: Mapping[str, ImageDataset], cache_file: Path | None
 
     Raises:
         ConfigError: files without a partner, unreadable, of the wrong size ratio, smaller than the crop; one problem
-            for each data set, which names the files.
+            for each data set, under its section's name, which names the files.
     """
     cache = {} if cache_file is None else _read_cache(cache_file)
     known = _known_headers(dict.fromkeys(file for dataset in datasets.values() for file in dataset.files()), cache)
@@ -65,7 +67,7 @@ def _problem(section: str, dataset: ImageDataset, found: list[str]) -> Problem:
     lines += [f"  {line}" for line in found[:LISTED]]
     if len(found) > LISTED:
         lines.append(f"  and {len(found) - LISTED} more")
-    return Problem(key=f"datasets.{section}", message="\n".join(lines))
+    return Problem(key=section, message="\n".join(lines))
 
 
 def _has_alpha(header: ImageHeader | str) -> bool:
@@ -113,10 +115,6 @@ def _read_cache(cache_file: Path) -> _Cache:
 def _write_cache(cache_file: Path, known: _Cache) -> None:
     """Only speed depends on it, so that a folder that cannot be written is no error."""
     files = {file: [*stamp, *header] for file, (stamp, header) in known.items()}
-    temporary = cache_file.with_name(f".{cache_file.name}.{os.getpid()}.tmp")
-    try:
+    with suppress(OSError):
         cache_file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"version": _CACHE_VERSION, "files": files}), encoding="utf-8")
-        temporary.replace(cache_file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        atomic_write(cache_file, json.dumps({"version": _CACHE_VERSION, "files": files}))

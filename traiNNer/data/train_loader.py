@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -47,7 +46,7 @@ class TrainLoader:
         seed: the run's seed, the same in all processes.
         rank: number of this process.
         world_size: number of processes.
-        num_workers: loader processes; 0 reads in this one, None takes one for each core, at most 8.
+        num_workers: loader processes; 0 reads in this one.
         pin_memory: batches in page-locked memory, where `device_hint` is a CUDA device.
         prefetch_factor: micro-batches that each worker reads ahead.
         persistent_workers: accepted for option files; the stream has no end, so that workers always stay.
@@ -69,7 +68,7 @@ class TrainLoader:
         accum_iter: int = 1,
         rank: int = 0,
         world_size: int = 1,
-        num_workers: int | None = 0,
+        num_workers: int = 0,
         pin_memory: bool = False,
         prefetch_factor: int | None = 2,
         persistent_workers: bool = True,
@@ -86,12 +85,11 @@ class TrainLoader:
         self._batch_size, self._accum_iter = batch_size, accum_iter
         self._rank, self._world_size = rank, world_size
         self._device = None if device_hint is None else torch.device(device_hint)
-        workers = automatic_workers(world_size) if num_workers is None else num_workers
         self._loading: dict[str, Any] = {
-            "num_workers": workers,
+            "num_workers": num_workers,
             "pin_memory": pin_memory and self._device is not None and self._device.type in ("cuda", "xpu"),
-            "prefetch_factor": (prefetch_factor or 2) if workers else None,
-            "multiprocessing_context": multiprocessing_context if workers else None,
+            "prefetch_factor": (prefetch_factor or 2) if num_workers else None,
+            "multiprocessing_context": multiprocessing_context if num_workers else None,
         }
         self._consumed = 0
         self._faults = 0
@@ -167,12 +165,6 @@ class TrainLoader:
         if self._faults > FAULTS_TOLERATED * share:
             counts = f"{self._faults} of {drawn} samples drawn stood in for files that cannot be read"
             raise RunError(f"{counts}, more than 1 %; the last: {faults[-1]}")
-
-
-def automatic_workers(world_size: int) -> int:
-    """One loader process for each core that this process can count on, at most 8."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, usable // world_size))
 
 
 class _Positions:

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any
 
 import torch
@@ -65,6 +65,10 @@ def signals_held_back() -> Generator[None]:
 
 def start(loader: DataLoader[Any]) -> Iterator[Any]:
     """Begin an iteration; starts the workers if there are any."""
+    if loader.num_workers and os.name != "nt":
+        context = loader.multiprocessing_context or multiprocessing.get_context()
+        if context.get_start_method() != "fork":
+            resource_tracker.ensure_running()  # starting it unblocks the signals again
     with signals_held_back():
         return iter(loader)
 
@@ -77,5 +81,11 @@ def worker_death_as_run_error() -> Generator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        message = f"a loader process died: {error}; where memory is short, lower num_worker_per_gpu or prefetch_factor"
-        raise RunError(" ".join(message.split())) from error
+        raise _death(error) from error
+    except (ConnectionError, EOFError, FileNotFoundError) as error:  # its batch was announced, but is gone with it
+        raise _death(error) from error
+
+
+def _death(error: Exception) -> RunError:
+    words = " ".join(str(error).split())
+    return RunError(f"a loader process died ({words}); where memory is short, lower num_worker_per_gpu")

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from traiNNer.utils.atomic import atomic_write
 from traiNNer.utils.errors import TraiNNerError
 from traiNNer.utils.image_headers import ImageHeader, read_header
 
@@ -134,7 +135,11 @@ def write_image(path: Path | str, image: Tensor | np.ndarray) -> None:
         raise ImageError(path, f"cannot be encoded: {_short(error)}") from None
     if not done:
         raise ImageError(path, "cannot be encoded")
-    _replace(path, data.tobytes())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, data.tobytes())
+    except OSError as error:
+        raise ImageError(path, _reason(error)) from None
 
 
 def find_images(folder: Path | str, *, recursive: bool = True) -> list[Path]:
@@ -227,19 +232,6 @@ def _eight_bit(image: Tensor | np.ndarray) -> np.ndarray:
     pixels = image.detach().reshape(image.shape[-3:]).to("cpu", torch.float32)
     pixels = pixels.nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
     return pixels.permute(1, 2, 0).numpy()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ImageError(path, _reason(error)) from None
 
 
 def _reason(error: OSError) -> str:
