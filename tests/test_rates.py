@@ -13,11 +13,19 @@ from traiNNer.utils.errors import ConfigError
 
 LENGTH = 5000
 CASES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
-    ({"type": "MultiStepLR", "milestones": [400, 1000, 1000, 4999], "gamma": 0.5}, "MultiStepLR", {"milestones": [400, 1000, 1000, 4999], "gamma": 0.5}),
+    (
+        {"type": "MultiStepLR", "milestones": [400, 1000, 1000, 4999], "gamma": 0.5},
+        "MultiStepLR",
+        {"milestones": [400, 1000, 1000, 4999], "gamma": 0.5},
+    ),
     ({"type": "multi_step_lr", "milestones": [1]}, "MultiStepLR", {"milestones": [1]}),
     ({"type": "CosineAnnealingLR"}, "CosineAnnealingLR", {"T_max": LENGTH, "eta_min": 1e-4}),
     ({"type": "CosineAnnealingLR", "eta_min": 1e-7}, "CosineAnnealingLR", {"T_max": LENGTH, "eta_min": 1e-7}),
-    ({"type": "CosineAnnealingLR", "T_max": 1300, "eta_min_factor": 0.0}, "CosineAnnealingLR", {"T_max": 1300, "eta_min": 0.0}),
+    (
+        {"type": "CosineAnnealingLR", "T_max": 1300, "eta_min_factor": 0.0},
+        "CosineAnnealingLR",
+        {"T_max": 1300, "eta_min": 0.0},
+    ),
 ]
 
 

@@ -12,7 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from traiNNer.best import BestValues
 from traiNNer.cli import TrainArguments
+from traiNNer.config import DatasetOptions
 from traiNNer.data import TrainLoader, ValidationLoader
+from traiNNer.inference import network_info
 from traiNNer.metrics import build_metric
 from traiNNer.models.ema import Ema
 from traiNNer.models.loss_scale import LossScale
@@ -48,16 +50,16 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
     iteration = 0 if run.resume is None else run.resume.iteration
     reporter = Reporter(
         console=console,
-        tensorboard=run.paths.tb_logger if options.logger.use_tb_logger else None,
+        tensorboard=run.paths.tb_logger if run.logger.use_tb_logger else None,
         start_iter=iteration,
-        total_iter=options.train.total_iter,
+        total_iter=run.train.total_iter,
         enabled=dist.is_main(),
     )
     settings = TrainerSettings(
-        total_iter=options.train.total_iter,
-        print_freq=options.logger.print_freq,
-        save_freq=options.logger.save_checkpoint_freq,
-        val_freq=options.val.val_freq or 0 if options.val and validators else 0,
+        total_iter=run.train.total_iter,
+        print_freq=run.logger.print_freq,
+        save_freq=run.logger.save_checkpoint_freq,
+        val_freq=run.val.val_freq or 0 if run.val and validators else 0,
         resume_command=f"{arguments.command} --auto_resume",
         options_text=json.dumps(options.dump()),
     )
@@ -78,9 +80,9 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
 
 def build_model(run: Prepared) -> SRModel:
     """Networks with their optimizers, losses and EMA, on the run's device."""
-    options, train = run.options, run.options.train
+    options, train = run.options, run.train
     net_g = run.nets["net_g"]
-    optimizer = build_optimizer(train.optim_g, net_g)
+    optimizer = build_optimizer(train.optim_g or {}, net_g)
     rate = LearningRate(optimizer, build_schedule(train.scheduler, train.total_iter), train.warmup_iter)
     torch.autograd.set_detect_anomaly(options.detect_anomaly)
     generator = Player(
@@ -126,7 +128,7 @@ def build_loader(run: Prepared) -> TrainLoader:
     section = run.options.datasets["train"]
     return TrainLoader(
         run.datasets["train"],
-        batch_size=section.batch_size_per_gpu,
+        batch_size=section.batch_size_per_gpu or 1,
         accum_iter=section.accum_iter,
         seed=run.seed,
         rank=dist.rank(),
@@ -142,10 +144,12 @@ def build_loader(run: Prepared) -> TrainLoader:
 
 def build_validators(run: Prepared) -> list[Validator]:
     """One validator for each validation set of the file, in its order."""
-    val = run.options.val
-    if val is None or not val.val_enabled:
+    val = run.val
+    if val is None:
         return []
-    metrics = {label: build_metric(entry) for label, entry in val.metrics.items()} if val.metrics_enabled else {}
+    metrics = (
+        {label: build_metric(entry) for label, entry in (val.metrics or {}).items()} if val.metrics_enabled else {}
+    )
     return [
         Validator(
             run.options.datasets[key].name,
@@ -163,11 +167,21 @@ def build_validators(run: Prepared) -> list[Validator]:
             tile_overlap=val.tile_overlap,
             save_folder=_pictures(run, key) if val.save_img else None,
             suffix=val.suffix,
+            roots=_roots(run.options.datasets[key]),
             fidelity_losses={label: (loss, loss.loss_weight) for label, loss in run.losses.items()},
         )
         for key, dataset in run.datasets.items()
         if key.startswith("val")
     ]
+
+
+def _roots(section: DatasetOptions) -> list[Path]:
+    """The folders of a data set, under which pictures keep their sub-folders."""
+    folders: list[Path] = []
+    for key in ("dataroot_lq", "dataroot_gt"):
+        value = section.component.get(key) or []
+        folders += [Path(value)] if isinstance(value, str) else [Path(folder) for folder in value]
+    return folders
 
 
 def _pictures(run: Prepared, key: str) -> Path:
@@ -176,9 +190,11 @@ def _pictures(run: Prepared, key: str) -> Path:
 
 def _track(run: Prepared, model: SRModel) -> Checkpoint:
     """A checkpoint that tracks the networks and what optimizes them."""
-    logger = run.options.logger
-    checkpoint = Checkpoint(folders_of(run.paths), weights_format=logger.save_checkpoint_format, save_last_n=logger.save_last_n)
-    info = run.nets["net_g"].network_info
+    logger = run.logger
+    checkpoint = Checkpoint(
+        folders_of(run.paths), weights_format=logger.save_checkpoint_format, save_last_n=logger.save_last_n
+    )
+    info = network_info(run.nets["net_g"])
     for name, player in model.players.items():
         checkpoint.track_network(name, player.net, lambda iteration: network_metadata(info, iteration))
         checkpoint.track(f"optimizer/{name}", player.optimizer, required=True)

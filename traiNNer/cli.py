@@ -36,7 +36,12 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     found = parser.parse_args(argv)
     if (found.opt is None) == (found.file is None):
         parser.error("give the option file once: train.py -opt FILE, or train.py FILE")
-    overrides = {"name": found.name, "manual_seed": found.manual_seed, "auto_resume": found.auto_resume, "debug": found.debug}
+    overrides = {
+        "name": found.name,
+        "manual_seed": found.manual_seed,
+        "auto_resume": found.auto_resume,
+        "debug": found.debug,
+    }
     return TrainArguments(
         option_file=found.opt or found.file,
         check=found.check,
@@ -53,20 +58,27 @@ def _train_parser() -> argparse.ArgumentParser:
         description="Train a super-resolution network as an option file says.",
         epilog="Example: python train.py -opt options/train/ParagonSR2/quickstart.yml",
     )
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="option file (YAML); the same as -opt FILE. Example: train.py my.yml")
-    parser.add_argument("-opt", "--opt", type=Path, metavar="FILE", help="option file (YAML). Example: -opt options/train/ParagonSR2/quickstart.yml")
-    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest complete checkpoint of this run, if there is one. Example: train.py -opt my.yml --auto_resume")
-    parser.add_argument("--resume", type=_iteration, metavar="ITER", help="go on from the checkpoint of this iteration. Example: --resume 20000")
-    parser.add_argument("--name", help="name of the run, instead of the file's. Example: --name 2x_try2")
-    parser.add_argument("--manual_seed", type=int, metavar="SEED", help="seed of everything random, instead of the file's. Example: --manual_seed 7")
-    parser.add_argument("--debug", action="store_true", help="a run named debug_<name> that logs every iteration and validates and saves every 8. Example: train.py -opt my.yml --debug")
-    parser.add_argument(
-        "--launcher",
-        choices=("none", "pytorch", "slurm"),
-        default="none",
-        help="what started this process, for several processes. Example: torchrun --nproc_per_node=2 train.py -opt my.yml --launcher pytorch",
-    )
-    parser.add_argument("--check", action="store_true", help="check the file, its data and weights, print the resolved run, and stop. Example: train.py -opt my.yml --check")
+
+    def add(*names: str, text: str, example: str, **keywords: Any) -> None:
+        parser.add_argument(*names, help=f"{text} Example: {example}", **keywords)
+
+    file = {"type": Path, "metavar": "FILE"}
+    add("file", text="Option file (YAML); the same as -opt FILE.", example="train.py my.yml", nargs="?", **file)
+    add("-opt", "--opt", text="Option file (YAML).", example="-opt options/train/ParagonSR2/quickstart.yml", **file)
+    text = "Go on from the newest complete checkpoint of this run, if there is one."
+    add("--auto_resume", text=text, example="train.py my.yml --auto_resume", action="store_true")
+    text = "Go on from the checkpoint of this iteration."
+    add("--resume", text=text, example="--resume 20000", type=_iteration, metavar="ITER")
+    add("--name", text="Name of the run, instead of the file's.", example="--name 2x_try2")
+    text = "Seed of everything random, instead of the file's."
+    add("--manual_seed", text=text, example="--manual_seed 7", type=int, metavar="SEED")
+    text = "A run named debug_NAME that logs every iteration, and validates and saves every 8."
+    add("--debug", text=text, example="train.py my.yml --debug", action="store_true")
+    text = "What started this process, where there are several; torchrun is noticed without it."
+    example = "torchrun --nproc_per_node=2 train.py my.yml --launcher pytorch"
+    add("--launcher", text=text, example=example, choices=("none", "pytorch", "slurm"), default="none")
+    text = "Check the file, its images and its weights, print the resolved run, and stop."
+    add("--check", text=text, example="train.py my.yml --check", action="store_true")
     return parser
 
 

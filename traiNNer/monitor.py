@@ -40,7 +40,9 @@ class StepMonitor:
         self.skipped = 0
         """Steps skipped so far because something was not finite."""
 
-    def add(self, iteration: int, record: dict[str, Tensor], files: list[str], learning_rates: dict[str, float]) -> None:
+    def add(
+        self, iteration: int, record: dict[str, Tensor], files: list[str], learning_rates: dict[str, float]
+    ) -> None:
         """Note a step.
 
         Raises:
@@ -83,7 +85,12 @@ class StepMonitor:
     def state_dict(self) -> dict[str, Any]:
         """Sums since the last log line and counts of skipped steps; reads what is pending."""
         self.read()
-        return {"sums": dict(self._sums), "counts": dict(self._counts), "in_a_row": self._in_a_row, "skipped": self.skipped}
+        return {
+            "sums": dict(self._sums),
+            "counts": dict(self._counts),
+            "in_a_row": self._in_a_row,
+            "skipped": self.skipped,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from saved sums and counts."""

@@ -11,16 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from traiNNer.archs import build_network
 from traiNNer.cli import TrainArguments
-from traiNNer.config import Options, RunPaths, load_options, run_paths
+from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
 from traiNNer.data import build_dataset, check_datasets
+from traiNNer.inference import network_info
 from traiNNer.losses import build_losses
+from traiNNer.losses.base import Loss
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import (
     CheckpointFolders,
@@ -36,6 +38,9 @@ from traiNNer.utils.rng import seed_everything
 from traiNNer.utils.weights import load_into, read_weights
 
 
+Section = TypeVar("Section")
+
+
 @dataclass(kw_only=True)
 class Prepared:
     """A checked run, built up to the point where files are written."""
@@ -49,9 +54,31 @@ class Prepared:
     fresh_reason: str = ""
     """Why the run starts at iteration 0; empty when it resumes."""
     nets: dict[str, nn.Module] = field(default_factory=dict)
-    losses: dict[str, nn.Module] = field(default_factory=dict)
+    losses: dict[str, Loss] = field(default_factory=dict)
     datasets: dict[str, Any] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+
+    @property
+    def train(self) -> TrainOptions:
+        """The section `train`, which an option file of train.py has."""
+        return _given(self.options.train)
+
+    @property
+    def logger(self) -> LogOptions:
+        """The section `logger`, which an option file of train.py has."""
+        return _given(self.options.logger)
+
+    @property
+    def val(self) -> ValOptions | None:
+        """The section `val`, if validation is on."""
+        val = self.options.val
+        return val if val is not None and val.val_enabled else None
+
+
+def _given(section: Section | None) -> Section:
+    if section is None:
+        raise TypeError("options loaded for training have the sections train and logger")
+    return section
 
 
 class Findings:
@@ -63,7 +90,7 @@ class Findings:
 
     @contextmanager
     def at(self, key: str) -> Iterator[None]:
-        """Within, a `ConfigError` is noted as concerning the option `key`, and what follows in the block is left out."""
+        """Within, a `ConfigError` is noted as concerning the option `key`, and ends the block."""
         try:
             yield
         except ConfigError as error:
@@ -77,8 +104,8 @@ class Findings:
             raise ConfigError(self._problems)
 
     def _place(self, problem: Problem, key: str) -> Problem:
-        if problem.file is not None:
-            return problem
+        if problem.file is not None:  # a weights file or a state: the option that names it is what the user can change
+            problem = Problem(key=problem.key, message=f"{problem.file}: {problem.message}")
         full = problem if problem.key.startswith(("--", key)) else problem.under(key)
         return full if full.key.startswith("--") else self._options.problem(full.key, full.message)
 
@@ -94,7 +121,7 @@ def join_processes(arguments: TrainArguments, options: Options) -> dist.ProcessG
         launcher = "pytorch"
     if options.dist and launcher == "none":
         command = f"torchrun --nproc_per_node=2 {arguments.command.removeprefix('python ')}"
-        raise ConfigError(options.problem("dist", f"found true, but torchrun did not start this process; use: {command}"))
+        raise ConfigError(Problem(message=f"found true, but torchrun did not start this process; use: {command}"))
     return dist.read_environment(launcher)
 
 
@@ -107,8 +134,10 @@ def prepare(arguments: TrainArguments) -> Prepared:
     options = load_options(arguments.option_file, overrides=arguments.overrides, purpose="train")
     findings = Findings(options)
     run = Prepared(options=options, paths=run_paths(options), device=torch.device("cpu"), notices=list(options.notices))
-    with findings.at("num_gpu"):
+    group = dist.ProcessGroup()
+    with findings.at("dist"):
         group = join_processes(arguments, options)
+    with findings.at("num_gpu"):
         run.device, notices = resolve_device(options.num_gpu, group.local_rank, group.world_size)
         run.notices += notices
         dist.start(group, run.device)
@@ -121,7 +150,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
     with findings.at("network_g"):
         _build_networks(run, findings)
     with findings.at("train.losses"):
-        run.losses = build_losses(options.train.losses or ())
+        run.losses = build_losses(run.train.losses or ())
     _build_datasets(run, findings, write_cache=not arguments.check)
     findings.raise_if_any()
     return run
@@ -129,7 +158,9 @@ def prepare(arguments: TrainArguments) -> Prepared:
 
 def folders_of(paths: RunPaths) -> CheckpointFolders:
     """The folders that checkpoints are written to."""
-    return CheckpointFolders(models=paths.models, resume_models=paths.resume_models, training_states=paths.training_states)
+    return CheckpointFolders(
+        models=paths.models, resume_models=paths.resume_models, training_states=paths.training_states
+    )
 
 
 def _find_resume(options: Options, paths: RunPaths, arguments: TrainArguments) -> tuple[ResumePoint | None, str]:
@@ -157,9 +188,15 @@ def _refuse_foreign_files(paths: RunPaths) -> None:
     problems = []
     for key in ("models", "resume_models", "training_states"):
         folder: Path = getattr(paths, key)
-        held = [file for pattern in ("net_*_*.*", "*.state") for file in sorted(folder.glob(pattern))] if folder.is_dir() else []
+        held = (
+            [file for pattern in ("net_*_*.*", "*.state") for file in sorted(folder.glob(pattern))]
+            if folder.is_dir()
+            else []
+        )
         if held and not folder.is_relative_to(paths.experiment):
-            message = f"found {held[0].name} of an earlier run in {folder}; accepted: an empty folder, or resuming that run"
+            message = (
+                f"found {held[0].name} of an earlier run in {folder}; accepted: an empty folder, or resuming that run"
+            )
             problems.append(Problem(key=key, message=message))
     if problems:
         raise ConfigError(problems)
@@ -171,7 +208,7 @@ def _keyed(key: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError([problem if problem.key else replace(problem, key=key) for problem in error.problems]) from None
+        raise ConfigError([replace(problem, key=problem.key or key) for problem in error.problems]) from None
 
 
 def _choose_seed(options: Options, resume: ResumePoint | None) -> int:
@@ -193,7 +230,7 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
     if run.resume is not None:
         with findings.at("network_g"):
             check_networks(run.resume, run.nets, options.path.ignore_resume_networks or ())
-    info = run.nets["net_g"].network_info
+    info = network_info(run.nets["net_g"])
     run.precision, notices = resolve_precision(
         run.device,
         use_amp=options.use_amp,
@@ -202,11 +239,10 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
         supports_bfloat16=info.supports_bfloat16,
     )
     run.notices += notices
-    run.nets = {name: net.to(run.device, memory_format=_memory_format(options)) for name, net in run.nets.items()}
-
-
-def _memory_format(options: Options) -> torch.memory_format:
-    return torch.channels_last if options.use_channels_last else torch.preserve_format
+    for net in run.nets.values():
+        net.to(run.device)
+        if options.use_channels_last:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _load_pretrained(run: Prepared, name: str, letter: str) -> None:
@@ -227,10 +263,12 @@ def _load_pretrained(run: Prepared, name: str, letter: str) -> None:
 def _build_datasets(run: Prepared, findings: Findings, *, write_cache: bool) -> None:
     for key, section in run.options.datasets.items():
         phase = "train" if key.startswith("train") else "val"
-        if phase == "val" and not (run.options.val and run.options.val.val_enabled):
+        if phase == "val" and run.val is None:
             continue
         with findings.at(f"datasets.{key}"):
-            run.datasets[key] = build_dataset({**section.component, "phase": phase, "scale": run.options.scale, "name": section.name})
+            run.datasets[key] = build_dataset(
+                {**section.component, "phase": phase, "scale": run.options.scale, "name": section.name}
+            )
     with findings.at("datasets"):
         cache = run.paths.experiment.parent / ".cache" / "image_headers.json"
         run.notices += check_datasets(run.datasets, cache if write_cache else None)

@@ -68,12 +68,22 @@ class Reporter:
         enabled: False on ranks other than 0.
     """
 
-    def __init__(self, *, console: Console | None, tensorboard: Path | None, start_iter: int, total_iter: int, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        console: Console | None,
+        tensorboard: Path | None,
+        start_iter: int,
+        total_iter: int,
+        enabled: bool = True,
+    ) -> None:
         self._tensorboard = tensorboard if enabled else None
         self._start_iter, self._total_iter = start_iter, total_iter
         self._writer: SummaryWriter | None = None
         self._progress = _make_progress(console) if enabled and console is not None and console.is_terminal else None
-        self._task = self._progress.add_task("", total=total_iter, completed=start_iter, text="") if self._progress else None
+        self._task = (
+            self._progress.add_task("", total=total_iter, completed=start_iter, text="") if self._progress else None
+        )
 
     def __enter__(self) -> Reporter:
         if self._progress is not None:
@@ -91,7 +101,9 @@ class Reporter:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=iteration)
 
-    def training(self, iteration: int, epoch: int, values: Mapping[str, float], learning_rates: Mapping[str, float], speed: Speed) -> None:
+    def training(
+        self, iteration: int, epoch: int, values: Mapping[str, float], learning_rates: Mapping[str, float], speed: Speed
+    ) -> None:
         """The line of a `print_freq`, and its curves."""
         per_second, images, waiting = speed.take()
         left = speed.remaining(self._total_iter - iteration)
@@ -125,7 +137,11 @@ class Reporter:
 
 
 def _make_progress(console: Console) -> Progress:
-    columns = (BarColumn(bar_width=20), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), TextColumn("{task.fields[text]}"))
+    columns = (
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.fields[text]}"),
+    )
     return Progress(*columns, console=console, transient=True, refresh_per_second=4)
 
 

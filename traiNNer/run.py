@@ -15,6 +15,7 @@ from traiNNer import __version__
 from traiNNer.assembly import build_trainer
 from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions, Options, TrainOptions
+from traiNNer.inference import network_info
 from traiNNer.metrics import build_metric
 from traiNNer.preparation import Prepared, prepare
 from traiNNer.reporting import log_table
@@ -22,7 +23,6 @@ from traiNNer.utils import dist
 from traiNNer.utils.device import describe_device
 from traiNNer.utils.device_check import unusable_gpu_warning
 from traiNNer.utils.logging import configure_logging, get_logger, make_console
-
 
 SWITCHES = ("use_channels_last", "use_compile", "fast_matmul", "deterministic", "detect_anomaly")
 """Options that the start-up table lists when they are on."""
@@ -60,7 +60,9 @@ def _open_folders(run: Prepared) -> Path | None:
     """Make the run's folders; an earlier run of the same name is moved away unless it is resumed."""
     paths, archived = run.paths, None
     if run.resume is None and paths.experiment.exists():
-        archived = _unused(paths.experiment.with_name(f"{paths.experiment.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}"))
+        archived = _unused(
+            paths.experiment.with_name(f"{paths.experiment.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}")
+        )
         paths.experiment.rename(archived)
     for folder in (paths.experiment, paths.models, paths.resume_models, paths.training_states, paths.log):
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,23 +95,30 @@ def describe(run: Prepared) -> list[tuple[str, str]]:
     """The rows of the start-up table."""
     options, section = run.options, run.options.datasets["train"]
     processes = dist.world_size()
-    batch = section.batch_size_per_gpu * section.accum_iter * processes
+    batch = (section.batch_size_per_gpu or 1) * section.accum_iter * processes
     images = len(run.datasets["train"])
-    iterations = options.train.total_iter
+    iterations = run.train.total_iter
     return [
-        ("device", f"{describe_device(run.device)}, {processes} process{'es' if processes > 1 else ''}, {run.precision}"),
-        ("switches", ", ".join(name for name in SWITCHES if getattr(options, name)) or "none"),
+        (
+            "device",
+            f"{describe_device(run.device)}, {processes} process{'es' if processes > 1 else ''}, {run.precision}",
+        ),
+        ("switches", _switches_row(options)),
         ("seed", str(run.seed)),
         ("network_g", _network_row(run.nets["net_g"])),
         *((f"data {key}", _facts_row(dataset.describe())) for key, dataset in run.datasets.items()),
         *((f"loading {key}", _loading_row(options.datasets[key])) for key in run.datasets),
-        ("effective batch", f"{section.batch_size_per_gpu} x {section.accum_iter} (accum_iter) x {processes} (processes) = {batch} images"),
-        ("length", f"{iterations:,} iterations, {iterations * batch / images:,.1f} passes over the images"),
+        ("effective batch", f"{_batch_row(section)} x {processes} (processes) = {batch} images"),
+        (
+            "length",
+            f"{iterations:,} iterations, {iterations * batch / images:,.1f} passes over the images{_epoch_row(section)}",
+        ),
         ("losses", ", ".join(f"{label} x {loss.loss_weight:g}" for label, loss in run.losses.items())),
-        ("optimizer", _component_row(options.train.optim_g) + _clip_row(options.train)),
-        ("learning rate", _component_row(options.train.scheduler) + _warmup_row(options.train.warmup_iter)),
-        ("EMA", _ema_row(options.train)),
-        ("metrics", _metrics_row(options)),
+        ("optimizer", _component_row(run.train.optim_g) + _clip_row(run.train)),
+        ("learning rate", _component_row(run.train.scheduler) + _warmup_row(run.train.warmup_iter)),
+        ("EMA", _ema_row(run.train)),
+        ("validation", _validation_row(run)),
+        ("metrics", _metrics_row(run)),
         ("folder", str(run.paths.experiment)),
     ]
 
@@ -120,9 +129,20 @@ def _facts_row(facts: Mapping[str, Any]) -> str:
 
 def _loading_row(section: DatasetOptions) -> str:
     workers = section.num_worker_per_gpu
+    if not workers:
+        return "in the training process"
     pinned = ", pinned memory" if section.pin_memory else ""
     kept = ", workers kept" if section.persistent_workers else ""
-    return f"{workers} workers, {section.prefetch_factor} batches ahead each{pinned}{kept}" if workers else "in the training process"
+    return f"{workers} workers, {section.prefetch_factor} batches ahead each{pinned}{kept}"
+
+
+def _epoch_row(section: DatasetOptions) -> str:
+    ratio = section.dataset_enlarge_ratio
+    return "" if ratio == "auto" else f"; an epoch is {ratio} of them"
+
+
+def _batch_row(section: DatasetOptions) -> str:
+    return f"{section.batch_size_per_gpu} (batch_size_per_gpu) x {section.accum_iter} (accum_iter)"
 
 
 def _clip_row(train: TrainOptions) -> str:
@@ -135,15 +155,27 @@ def _ema_row(train: TrainOptions) -> str:
     return f"decay {train.ema_decay:g}, power {train.ema_power:g}, from iteration {train.ema_update_after_step + 1:,}"
 
 
-def _metrics_row(options: Options) -> str:
-    val = options.val
-    if val is None or not (val.val_enabled and val.metrics_enabled):
+def _validation_row(run: Prepared) -> str:
+    if run.val is None:
+        return "off"
+    tiles = f", in tiles of {run.val.tile_size} px overlapping by {run.val.tile_overlap}" if run.val.tile_size else ""
+    return f"every {run.val.val_freq:,} iterations{tiles}"
+
+
+def _metrics_row(run: Prepared) -> str:
+    val = run.val
+    if val is None or not val.metrics_enabled or not val.metrics:
         return "none"
     return "; ".join(f"{label}: {build_metric(entry).describe()}" for label, entry in val.metrics.items())
 
 
+def _switches_row(options: Options) -> str:
+    names = [name for name in SWITCHES if getattr(options, name)]
+    return ", ".join(f"{name} ({options.compile_mode})" if name == "use_compile" else name for name in names) or "none"
+
+
 def _network_row(net: nn.Module) -> str:
-    info = net.network_info
+    info = network_info(net)
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     return f"{info.type} x{info.scale}, {trained:,} trainable parameters"
 
@@ -151,7 +183,12 @@ def _network_row(net: nn.Module) -> str:
 def _component_row(options: Mapping[str, Any] | None) -> str:
     if options is None:
         return "constant"
-    return ", ".join([str(options["type"]), *(f"{key} {value}" for key, value in options.items() if key != "type" and value is not None)])
+    return ", ".join(
+        [
+            str(options["type"]),
+            *(f"{key} {value}" for key, value in options.items() if key != "type" and value is not None),
+        ]
+    )
 
 
 def _warmup_row(iterations: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import Checkpoint, SaveError
 from traiNNer.utils.errors import RunError
 from traiNNer.utils.logging import get_logger
-from traiNNer.validation import Validator
+from traiNNer.validation import ValidationReport, Validator
 
 SAVE_ATTEMPTS = 3
 """This many failed saves in a row end the run."""
@@ -149,7 +150,7 @@ class Trainer:
             values = report.values if report.loss is None else {**report.values, "loss": report.loss}
             metrics |= {f"{prefix}/{name}": value for name, value in values.items()}
             self._note_best(prefix, validator, report.values)
-            get_logger().info(self._validation_line(prefix, validator, report.values, report.images, report.seconds))
+            get_logger().info(self._validation_line(prefix, validator, report))
         self._reporter.scalars(metrics, self.iteration)
         self._reporter.flush()
         if self._observer is not None:
@@ -162,14 +163,15 @@ class Trainer:
                 label = name if prefix == "val" else f"{prefix}_{name}"
                 self._guarded(lambda label=label, value=value: self._checkpoint.save_best(label, value, self.iteration))
 
-    def _validation_line(self, prefix: str, validator: Validator, values: dict[str, float], images: int, seconds: float) -> str:
-        parts = []
-        for name, value in values.items():
-            best, at = self._best[f"{prefix}/{name}"] if value == value else (value, self.iteration)
+    def _validation_line(self, prefix: str, validator: Validator, report: ValidationReport) -> str:
+        parts: list[str] = []
+        for name, value in report.values.items():
+            best, at = self._best[f"{prefix}/{name}"] if math.isfinite(value) else (value, self.iteration)
             baseline = validator.baseline().get(name)
             against = "" if baseline is None else f", bicubic {baseline:.4f}"
             parts.append(f"{name} {value:.4f} (best {best:.4f} at {at:,}{against})")
-        return f"[iter {self.iteration:,}] {prefix} {validator.name}: {'  '.join(parts)}  ({images} images, {seconds:.1f} s)"
+        work = f"{report.images} images, {report.seconds:.1f} s"
+        return f"[iter {self.iteration:,}] {prefix} {validator.name}: {'  '.join(parts)}  ({work})"
 
     def save(self) -> None:
         """Write a checkpoint, unless this iteration has one.
@@ -213,9 +215,15 @@ class Trainer:
         self.save()
         elapsed = duration(time.perf_counter() - self._started)
         if stop and self.iteration < self._settings.total_iter:
-            get_logger().info("stopped by %s at iteration %s after %s; resume with: %s", stop.signal_name, f"{self.iteration:,}", elapsed, self._settings.resume_command)
+            get_logger().info(
+                "stopped by %s at iteration %s after %s; resume with: %s",
+                stop.signal_name,
+                f"{self.iteration:,}",
+                elapsed,
+                self._settings.resume_command,
+            )
             return
-        self._guarded(lambda: self._checkpoint.save_latest())
+        self._guarded(self._checkpoint.save_latest)
         for metric, (value, iteration) in self._best.items():
             get_logger().info("best %s: %.4f at iteration %s", metric, value, f"{iteration:,}")
         get_logger().info("done: %s iterations, %s in this session", f"{self.iteration:,}", elapsed)

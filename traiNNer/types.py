@@ -35,7 +35,7 @@ class Sample(TypedDict, total=False):
     """Set by the loader when this sample stands in for an unreadable file: `PATH: what is wrong`."""
 
 
-class Batch(TypedDict, total=False):
+class Batch(TypedDict):
     """Collated samples. Images are (B, 3, H, W) float32 RGB in [0, 1]."""
 
     lq: Tensor
@@ -52,7 +52,7 @@ class NetworkInfo:
 
     type: str
     """Registered name, the canonical spelling."""
-    parameters: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
     """Complete constructor parameters, enough to build the same network again."""
     scale: int = 1
     in_channels: int = 3
@@ -74,6 +74,10 @@ class Metric(Protocol):
 
     def __call__(self, output: Tensor, target: Tensor) -> float:
         """Value for one image pair, each (1, 3, H, W) float32 RGB in [0, 1]."""
+        ...
+
+    def describe(self) -> str:
+        """Channel, crop and range, for the log."""
         ...
 
 

@@ -34,13 +34,22 @@ class Net(nn.Module):
         return self.last(torch.relu(self.norm(self.first(x))))
 
 
-def make_model(optimizer: str = "AdamW", *, batch_norm: bool = False, lr: float = 1e-2, dtype: torch.dtype = torch.float32, **keywords: Any) -> SRModel:
+def make_model(
+    optimizer: str = "AdamW",
+    *,
+    batch_norm: bool = False,
+    lr: float = 1e-2,
+    dtype: torch.dtype = torch.float32,
+    **keywords: Any,
+) -> SRModel:
     torch.manual_seed(0)
     net = Net(batch_norm=batch_norm).to(dtype)
     built = build_optimizer({"type": optimizer, "lr": lr}, net)
     player_keys = {key: keywords.pop(key) for key in ("max_norm", "loss_scale") if key in keywords}
     player = Player(net, built, LearningRate(built, build_schedule(None, 10)), **player_keys)
-    losses = build_losses([{"type": "l1loss", "loss_weight": 1.0}, {"type": "charbonnier", "loss_weight": 0.5, "name": "soft"}])
+    losses = build_losses(
+        [{"type": "l1loss", "loss_weight": 1.0}, {"type": "charbonnier", "loss_weight": 0.5, "name": "soft"}]
+    )
     return SRModel(generator=player, losses=losses, ema=Ema(net, decay=0.9), **keywords)
 
 
@@ -149,7 +158,9 @@ def test_loss_scale_leaves_the_step_as_it_is_and_recovers() -> None:
 def test_losses_see_float32_under_autocast() -> None:
     model = make_model(precision=Precision(torch.bfloat16))
     seen = []
-    model.losses["l1loss"].register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["output"].dtype), with_kwargs=True)
+    model.losses["l1loss"].register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["output"].dtype), with_kwargs=True
+    )
     inner = []
     model.net_g.last.register_forward_hook(lambda module, args, output: inner.append(output.dtype))
     model.feed_data([make_batch(0)])

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
+from traiNNer.losses.base import Loss
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import LOSSES
 
@@ -22,7 +21,7 @@ ENTRY_KEYS = ("loss_weight", "name")
 """Keys of an entry of `train.losses` that belong to the entry, not to the loss."""
 
 
-def build_loss(options: Mapping[str, Any]) -> nn.Module:
+def build_loss(options: Mapping[str, Any]) -> Loss:
     """Build one loss from an entry of `train.losses`.
 
     Args:
@@ -38,28 +37,30 @@ def build_loss(options: Mapping[str, Any]) -> nn.Module:
     loss_weight = options.get("loss_weight", 1.0)
     if isinstance(loss_weight, bool) or not isinstance(loss_weight, (int, float)):
         raise ConfigError(Problem(key="loss_weight", message=f"found {loss_weight!r}; accepted: a number"))
-    loss = LOSSES.build({key: value for key, value in options.items() if key not in ENTRY_KEYS})
+    loss: Loss = LOSSES.build({key: value for key, value in options.items() if key not in ENTRY_KEYS})
     loss.loss_weight = float(loss_weight)
     loss.label = str(options.get("name") or LOSSES.canonical(options["type"]))
     return loss
 
 
-def build_losses(entries: Sequence[Mapping[str, Any]]) -> dict[str, nn.Module]:
+def build_losses(entries: Sequence[Mapping[str, Any]]) -> dict[str, Loss]:
     """All entries of `train.losses` by label: `name`, else the type, then type_2, ...; weight 0 is left out."""
-    losses: dict[str, nn.Module] = {}
+    losses: dict[str, Loss] = {}
     seen: Counter[str] = Counter()
     for entry in entries:
         loss = build_loss(entry)
         seen[loss.label] += 1
         if seen[loss.label] > 1 and entry.get("name"):
-            raise ConfigError(Problem(key="name", message=f"the label {loss.label!r} is used twice; accepted: labels of their own"))
+            raise ConfigError(
+                Problem(key="name", message=f"the label {loss.label!r} is used twice; accepted: labels of their own")
+            )
         label = loss.label if seen[loss.label] == 1 else f"{loss.label}_{seen[loss.label]}"
         if loss.loss_weight != 0:
             losses[label] = loss
     return losses
 
 
-def needs(loss: nn.Module) -> frozenset[str]:
+def needs(loss: Loss) -> frozenset[str]:
     """The inputs that a loss's `forward` takes, a subset of `INPUTS`."""
     return frozenset(inspect.signature(loss.forward).parameters)
 
@@ -73,4 +74,6 @@ def check_forward(factory: Any) -> None:
     names = [name for name in inspect.signature(factory.forward).parameters if name != "self"]
     unknown = [name for name in names if name not in INPUTS]
     if unknown:
-        raise TypeError(f"{factory.__name__}.forward asks for {', '.join(unknown)}; a loss can have {', '.join(INPUTS)}")
+        raise TypeError(
+            f"{factory.__name__}.forward asks for {', '.join(unknown)}; a loss can have {', '.join(INPUTS)}"
+        )

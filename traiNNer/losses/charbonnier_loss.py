@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from traiNNer.losses.base import Loss
 from traiNNer.utils.registry import LOSSES
 
 
@@ -21,7 +22,7 @@ def charbonnier(output: Tensor, target: Tensor, *, eps: float = 1e-12) -> Tensor
 
 
 @LOSSES.register("charbonnierloss")
-class CharbonnierLoss(nn.Module):
+class CharbonnierLoss(Loss):
     """mean sqrt((output - target)^2 + eps): L1 with a smooth minimum.
 
     Shapes: `output` and `target` (B, C, H, W). Range: [sqrt(eps), inf), smallest where they are equal.

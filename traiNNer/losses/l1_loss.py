@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from traiNNer.losses.base import Loss
 from traiNNer.utils.registry import LOSSES
 
 
 @LOSSES.register("l1loss")
-class L1Loss(nn.Module):
+class L1Loss(Loss):
     """mean |output - target|, the mean absolute error over batch, channels and pixels.
 
     Shapes: `output` and `target` (B, C, H, W). Range: [0, inf), 0 where they are equal.
@@ -25,7 +26,9 @@ class L1Loss(nn.Module):
     """
 
     def __init__(
-        self, *, reduction: Annotated[Literal["mean", "sum"], Field(description="mean or sum over all elements")] = "mean"
+        self,
+        *,
+        reduction: Annotated[Literal["mean", "sum"], Field(description="mean or sum over all elements")] = "mean",
     ) -> None:
         super().__init__()
         self.reduction = reduction

@@ -1,1 +1,1 @@
-"""One training step: networks, losses and the arithmetic of an update. Networks are in archs, the loop is in trainer.py."""
+"""One training step: networks with their optimizers, losses, EMA. Networks are in archs, the loop is in trainer.py."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,11 +50,11 @@ class Ema:
         self._weight = (1 - self.decay_at(iteration)) * finite
         self._averaged.update_parameters(net)
 
-    def _move(self, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def _move(self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         if not averaged[0].is_floating_point():
             for old, new in zip(averaged, current, strict=True):
                 old.copy_(torch.where(self._weight > 0, new, old))
             return
-        step = torch._foreach_sub(current, averaged)
+        step = torch._foreach_sub(list(current), list(averaged))
         torch._foreach_mul_(step, self._weight.to(averaged[0].dtype))
-        torch._foreach_add_(averaged, step)
+        torch._foreach_add_(list(averaged), step)

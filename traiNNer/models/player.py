@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from traiNNer.models.loss_scale import LossScale
 from traiNNer.schedulers import LearningRate
+
+
+@runtime_checkable
+class FollowsUpdates(Protocol):
+    """A module that wants to know when an optimizer step is complete, such as one that tracks its own activity."""
+
+    def after_update(self) -> None:
+        """All micro-batches of the step have passed, and the optimizer has stepped."""
+        ...
 
 
 class Player:
@@ -45,7 +55,7 @@ class Player:
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._buffers = list(net.buffers())
         self._saved_buffers: list[Tensor] = []
-        self._after_update = [module for module in net.modules() if hasattr(module, "after_update")]
+        self._after_update = [module for module in net.modules() if isinstance(module, FollowsUpdates)]
         # AMP's protocol for fused optimizers, which read `found_inf` on the device
         self._skips_on_device = getattr(optimizer, "_step_supports_amp_scaling", False)
 

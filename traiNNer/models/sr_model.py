@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from traiNNer.losses import needs
+from traiNNer.losses.base import Loss
 from traiNNer.models.ema import Ema
 from traiNNer.models.player import Player
 from traiNNer.types import Batch, StepObserver
@@ -34,7 +35,7 @@ class SRModel:
         self,
         *,
         generator: Player,
-        losses: Mapping[str, nn.Module],
+        losses: Mapping[str, Loss],
         ema: Ema | None = None,
         device: torch.device | str = "cpu",
         precision: Precision | None = None,

@@ -30,4 +30,6 @@ def adam(
       betas: [0.9, 0.99]
     ```
     """
-    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=skips_on_device(parameters))
+    return torch.optim.Adam(
+        parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=skips_on_device(parameters)
+    )

@@ -31,4 +31,6 @@ def adamw(
       weight_decay: 0
     ```
     """
-    return torch.optim.AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=skips_on_device(parameters))
+    return torch.optim.AdamW(
+        parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=skips_on_device(parameters)
+    )

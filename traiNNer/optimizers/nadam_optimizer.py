@@ -34,4 +34,13 @@ def nadam(
       lr: 1.0e-4
     ```
     """
-    return torch.optim.NAdam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay, decoupled_weight_decay=decoupled_weight_decay, foreach=True)
+    return torch.optim.NAdam(
+        parameters,
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        momentum_decay=momentum_decay,
+        decoupled_weight_decay=decoupled_weight_decay,
+        foreach=True,
+    )

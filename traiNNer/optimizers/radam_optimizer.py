@@ -33,4 +33,12 @@ def radam(
       lr: 1.0e-4
     ```
     """
-    return torch.optim.RAdam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, foreach=True)
+    return torch.optim.RAdam(
+        parameters,
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        decoupled_weight_decay=decoupled_weight_decay,
+        foreach=True,
+    )

@@ -33,4 +33,6 @@ def rmsprop(
       lr: 1.0e-4
     ```
     """
-    return torch.optim.RMSprop(parameters, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, foreach=True)
+    return torch.optim.RMSprop(
+        parameters, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, foreach=True
+    )

@@ -17,9 +17,13 @@ def cosineannealinglr(
     total_iter: int,
     /,
     *,
-    T_max: Annotated[int | None, Field(ge=1, description="iterations from the base rate to the lowest; total_iter unless given")] = None,  # noqa: N803
+    T_max: Annotated[
+        int | None, Field(ge=1, description="iterations from the base rate to the lowest; total_iter unless given")
+    ] = None,
     eta_min: Annotated[float | None, Field(ge=0, description="lowest rate; replaces eta_min_factor")] = None,
-    eta_min_factor: Annotated[float | None, Field(ge=0, le=1, description="lowest rate as a fraction of the base rate; 0.1 unless given")] = None,
+    eta_min_factor: Annotated[
+        float | None, Field(ge=0, le=1, description="lowest rate as a fraction of the base rate; 0.1 unless given")
+    ] = None,
 ) -> Schedule:
     """m + (1 - m) (1 + cos(pi (i - 1) / T_max)) / 2, m the lowest rate over the base rate.
 

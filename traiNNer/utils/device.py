@@ -34,24 +34,38 @@ def resolve_device(num_gpu: int | str, local_rank: int, world_size: int) -> tupl
     """
     available = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
     if isinstance(num_gpu, int) and num_gpu > max(available, 1):
-        raise ConfigError(Problem(key="num_gpu", message=f"found {num_gpu}; accepted: at most {available}, which is what this machine has"))
+        raise ConfigError(
+            Problem(
+                key="num_gpu", message=f"found {num_gpu}; accepted: at most {available}, which is what this machine has"
+            )
+        )
     if isinstance(num_gpu, int) and num_gpu > 1 and world_size == 1:
         command = f"torchrun --nproc_per_node={num_gpu} train.py -opt FILE --launcher pytorch"
-        raise ConfigError(Problem(key="num_gpu", message=f"found {num_gpu} for one process; several GPUs need: {command}"))
+        raise ConfigError(
+            Problem(key="num_gpu", message=f"found {num_gpu} for one process; several GPUs need: {command}")
+        )
     if num_gpu == 0:
         return torch.device("cpu"), []
     if available == 0:
         return torch.device("cpu"), ["no accelerator found: training on the CPU (num_gpu: 0 asks for that)"]
     kind = torch.accelerator.current_accelerator()
     if kind is None or local_rank >= available:
-        raise ConfigError(Problem(key="num_gpu", message=f"process {local_rank} of this machine has no GPU; accepted: at most {available} processes"))
-    notices = []
+        raise ConfigError(
+            Problem(
+                key="num_gpu",
+                message=f"process {local_rank} of this machine has no GPU; accepted: at most {available} processes",
+            )
+        )
+    notices: list[str] = []
     if available > 1 and world_size == 1 and num_gpu == "auto":
-        notices.append(f"{available} GPUs found, one is used; all of them: torchrun --nproc_per_node={available} train.py -opt FILE --launcher pytorch")
+        command = f"torchrun --nproc_per_node={available} train.py -opt FILE --launcher pytorch"
+        notices.append(f"{available} GPUs found, one is used; all of them: {command}")
     return torch.device(kind.type, local_rank), notices
 
 
-def resolve_precision(device: torch.device, *, use_amp: bool, amp_bf16: bool, supports_half: bool = True, supports_bfloat16: bool = True) -> tuple[Precision, list[str]]:
+def resolve_precision(
+    device: torch.device, *, use_amp: bool, amp_bf16: bool, supports_half: bool = True, supports_bfloat16: bool = True
+) -> tuple[Precision, list[str]]:
     """Mixed precision as device and network can, else off with a notice.
 
     bfloat16 is preferred when asked for and falls back to float16; float16 falls back to bfloat16 (a network that
@@ -69,7 +83,9 @@ def resolve_precision(device: torch.device, *, use_amp: bool, amp_bf16: bool, su
     chosen = next((dtype for dtype in order if can[dtype]), None)
     if chosen is wanted:
         return Precision(chosen), []
-    reason = f"{_short(wanted)} is not usable with this {'network' if device.type != 'cpu' else 'device'} ({device.type})"
+    reason = (
+        f"{_short(wanted)} is not usable with this {'network' if device.type != 'cpu' else 'device'} ({device.type})"
+    )
     return Precision(chosen), [f"use_amp: {reason}; training in {Precision(chosen)}"]
 
 
@@ -99,8 +115,8 @@ def configure_backends(device: torch.device, *, deterministic: bool, fast_matmul
 def describe_device(device: torch.device) -> str:
     """The device as the start-up table names it."""
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory / 2**30
-        return f"{torch.cuda.get_device_name(device)} ({total:.0f} GiB)"
+        _, total = torch.cuda.mem_get_info(device)
+        return f"{torch.cuda.get_device_name(device)} ({total / 2**30:.0f} GiB)"
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 

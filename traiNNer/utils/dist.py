@@ -40,11 +40,13 @@ def read_environment(launcher: Launcher) -> ProcessGroup:
     names = _NAMES[launcher]
     missing = [name for name in names if name not in os.environ]
     if missing:
-        command = "torchrun --nproc_per_node=2 train.py -opt FILE --launcher pytorch" if launcher == "pytorch" else "srun"
+        command = (
+            "torchrun --nproc_per_node=2 train.py -opt FILE --launcher pytorch" if launcher == "pytorch" else "srun"
+        )
         raise ConfigError(
             Problem(
                 key="--launcher",
-                message=f"found {launcher}, but the environment lacks {', '.join(missing)}; start the run with: {command}",
+                message=f"found {launcher}, but the environment lacks {', '.join(missing)}; start with: {command}",
             )
         )
     rank, world_size, local_rank = (int(os.environ[name]) for name in names)
@@ -59,7 +61,9 @@ _NAMES = {
 
 def started_by_torchrun() -> bool:
     """Whether torchrun (or something that speaks like it) started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or all(name in os.environ for name in (*_NAMES["pytorch"], "MASTER_ADDR"))
+    return "TORCHELASTIC_RUN_ID" in os.environ or all(
+        name in os.environ for name in (*_NAMES["pytorch"], "MASTER_ADDR")
+    )
 
 
 def start(group: ProcessGroup, device: torch.device) -> None:

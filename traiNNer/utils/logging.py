@@ -46,7 +46,9 @@ def configure_logging(console: Console | None, file: Path | None = None) -> None
 
 def _console_handler(console: Console) -> logging.Handler:
     if console.is_terminal:
-        return RichHandler(console=console, show_path=False, rich_tracebacks=False, highlighter=None, log_time_format="%H:%M:%S")
+        return RichHandler(
+            console=console, show_path=False, rich_tracebacks=False, highlighter=None, log_time_format="%H:%M:%S"
+        )
     handler = logging.StreamHandler(console.file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s", "%H:%M:%S"))
     return handler

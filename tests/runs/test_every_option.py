@@ -1,0 +1,186 @@
+"""Every option makes a difference: away from its default it changes weights, files, log or figures."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from traiNNer.config.options import Options
+from traiNNer.config.sections import DatasetOptions, LogOptions, PathOptions, TrainOptions, ValOptions
+
+Run = Callable[..., int]
+
+CASES: dict[str, Any] = {
+    "name": "other",
+    "num_gpu": "auto",
+    "manual_seed": 2,
+    "deterministic": True,
+    "use_amp": True,
+    "use_channels_last": True,
+    "fast_matmul": True,
+    "detect_anomaly": True,
+    "auto_resume": True,
+    "network_d": {"type": "unetdiscriminatorsn", "num_feat": 8},
+    "datasets.train.name": "others",
+    "datasets.train.batch_size_per_gpu": 2,
+    "datasets.train.accum_iter": 2,
+    "datasets.train.num_worker_per_gpu": 1,
+    "datasets.train.dataset_enlarge_ratio": 100,
+    "datasets.train.use_hflip": False,
+    "datasets.train.use_rot": False,
+    "datasets.train.gt_size": 48,
+    "train.total_iter": 4,
+    "train.ema_decay": 0.5,
+    "train.grad_clip": True,
+    "train.warmup_iter": 3,
+    "train.optim_g": {"type": "SGD", "lr": 1e-3},
+    "train.scheduler": {"type": "MultiStepLR", "milestones": [1]},
+    "train.losses": [{"type": "mseloss", "loss_weight": 2.0}],
+    "val.val_enabled": False,
+    "val.save_img": True,
+    "val.val_freq": 1,
+    "val.metrics_enabled": False,
+    "val.metrics": {"psnr": {"type": "psnr", "crop_border": 4}},
+    "logger.print_freq": 1,
+    "logger.save_checkpoint_freq": 1,
+    "logger.use_tb_logger": True,
+    "logger.save_checkpoint_format": "pth",
+    "path.experiments_root": "elsewhere",
+    "path.models": "elsewhere/m",
+    "path.resume_models": "elsewhere/r",
+    "path.training_states": "elsewhere/s",
+    "path.log": "elsewhere/l",
+}
+"""Option to a value that must show in a run of three iterations."""
+
+WITH: dict[str, tuple[Any, dict[str, Any]]] = {
+    "amp_bf16": (True, {"use_amp": True}),
+    "compile_mode": ("reduce-overhead", {"use_compile": True}),
+    "use_compile": (True, {"compile_mode": "default"}),
+    "datasets.train.prefetch_factor": (3, {"datasets.train.num_worker_per_gpu": 1}),
+    "datasets.train.pin_memory": (False, {"datasets.train.num_worker_per_gpu": 1}),
+    "datasets.train.persistent_workers": (False, {"datasets.train.num_worker_per_gpu": 1}),
+    "train.ema_power": (0.5, {"train.ema_decay": 0.9}),
+    "train.ema_update_after_step": (1, {"train.ema_decay": 0.9}),
+    "train.grad_clip_max_norm": (1e-3, {"train.grad_clip": True}),
+    "val.tile_size": (16, {"val.save_img": True}),
+    "val.tile_overlap": (2, {"val.tile_size": 16}),
+    "val.suffix": ("x", {"val.save_img": True}),
+    "logger.save_last_n": (1, {"logger.save_checkpoint_freq": 1}),
+    "path.visualization": ("elsewhere/v", {"val.save_img": True}),
+}
+"""Option to a value, and the options without which it has no meaning."""
+
+ELSEWHERE = {
+    "scale": "tests/runs: an option file of another scale needs other data; refused or another network",
+    "dist": "tests/runs/test_processes.py",
+    "network_g": "tests/archs",
+    "datasets": "its fields",
+    "path": "its fields",
+    "train": "its fields",
+    "val": "its fields",
+    "logger": "its fields",
+    "datasets.train.component": "tests/data",
+    "train.optim_d": "read when a loss is adversarial",
+    "path.pretrain_network_g": "tests/runs/test_faults.py",
+    "path.param_key_g": "tests/utils/test_weights.py",
+    "path.strict_load_g": "tests/runs/test_faults.py",
+    "path.pretrain_network_d": "read when a loss is adversarial",
+    "path.param_key_d": "read when a loss is adversarial",
+    "path.strict_load_d": "read when a loss is adversarial",
+    "path.resume_state": "tests/runs/test_faults.py",
+    "path.ignore_resume_networks": "tests/runs/test_resume.py",
+    "path.results_root": "tests/test_evaluation.py: option files of test.py",
+    "val.pbar": "tests/test_evaluation.py: a bar is drawn on a terminal only",
+}
+"""Options that are shown to matter by other tests, or that only group others."""
+
+
+def every_option() -> set[str]:
+    sections = {
+        "": Options,
+        "datasets.train.": DatasetOptions,
+        "path.": PathOptions,
+        "train.": TrainOptions,
+        "val.": ValOptions,
+        "logger.": LogOptions,
+    }
+    return {f"{prefix}{name}" for prefix, section in sections.items() for name in section.model_fields}
+
+
+def test_no_option_is_forgotten() -> None:
+    known = CASES.keys() | WITH.keys() | ELSEWHERE.keys()
+    own = {"datasets.train.use_hflip", "datasets.train.use_rot", "datasets.train.gt_size"}  # the data set's
+    assert every_option() == known - own
+
+
+def put(options: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        options = options[section]
+    options[name] = value
+
+
+def fingerprint(folder: Path) -> dict[str, Any]:
+    """What a user can see of a run: weights, file names, and the log without times and folders."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    weights = hashlib.sha256()
+    for path in files:
+        if path.suffix == ".safetensors":
+            for value in load_file(path).values():
+                weights.update(value.numpy().tobytes())
+    names = sorted(re.sub(r"events\.out.*", "events", str(path.relative_to(folder))) for path in files)
+    log = "\n".join(path.read_text(encoding="utf-8") for path in files if path.suffix == ".log")
+    log = re.sub(
+        r"\d\d:\d\d:\d\d,\d+|[\d.]+ (it|img)/s|data \d+%|left \S+|[\d.]+ s\)|\d:\d\d:\d\d|options\.yml", "", log
+    )
+    return {"weights": weights.hexdigest(), "files": names, "log": log.replace(str(folder), "")}
+
+
+@pytest.fixture
+def short(options: dict[str, Any]) -> dict[str, Any]:
+    options["compile_mode"] = "default"
+    options["train"] |= {"total_iter": 3, "ema_decay": 0.0, "warmup_iter": -1}
+    options["val"]["val_freq"] = 2
+    options["logger"] |= {"print_freq": 3, "save_checkpoint_freq": 3}
+    return options
+
+
+@pytest.fixture
+def run_in(
+    run_training: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[dict[str, Any], str], dict[str, Any]]:
+    def run(values: dict[str, Any], where: str) -> dict[str, Any]:
+        folder = tmp_path / where
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        values = copy.deepcopy(values)
+        if values["path"]["experiments_root"] != "elsewhere":
+            values["path"]["experiments_root"] = "experiments"
+        assert run_training(values) == 0
+        return fingerprint(folder)
+
+    return run
+
+
+SLOW = ("compile_mode", "use_compile")
+EVERY = [pytest.param(key, marks=[pytest.mark.slow] * (key in SLOW)) for key in sorted(CASES.keys() | WITH.keys())]
+
+
+@pytest.mark.parametrize("key", EVERY)
+def test_the_option_makes_a_difference(
+    short: dict[str, Any], run_in: Callable[[dict[str, Any], str], dict[str, Any]], key: str
+) -> None:
+    value, others = WITH.get(key) or (CASES[key], {})
+    for other, setting in others.items():
+        put(short, other, setting)
+    changed = copy.deepcopy(short)
+    put(changed, key, value)
+    assert run_in(changed, "changed") != run_in(short, "base")

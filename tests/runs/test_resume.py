@@ -1,0 +1,83 @@
+"""A resumed run equals a straight one, bit for bit."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+Run = Callable[..., int]
+
+
+def weights(folder: Path, iteration: int) -> dict[str, torch.Tensor]:
+    """All network weights that a run saved at an iteration."""
+    files = sorted((folder / "models").glob(f"*_{iteration}.safetensors")) + sorted(
+        (folder / "resume_models").glob(f"*_{iteration}.safetensors")
+    )
+    assert files
+    return {f"{file.stem}/{key}": value for file in files for key, value in load_file(file).items()}
+
+
+def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    different = [key for key, value in first.items() if not torch.equal(value, second[key])]
+    assert not different
+
+
+def logged(log: str) -> dict[int, str]:
+    """Iteration to what its log line says, without speeds."""
+    lines = re.findall(r"\[iter (\d+)/\d+, epoch \d+\] .*?left \S+  (.*)", log)
+    return {int(iteration): text for iteration, text in lines}
+
+
+def objects(folder: Path, iteration: int) -> Any:
+    state = torch.load(folder / "training_states" / f"{iteration}.state", weights_only=True)
+    return state["objects"]
+
+
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(same, first, second))
+    return torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+
+
+@pytest.mark.parametrize(("k", "workers_before", "workers_after"), [(1, 0, 0), (3, 0, 2), (5, 2, 1), (7, 1, 0)])
+def test_straight_equals_resumed(
+    options: dict[str, Any], run_training: Run, tmp_path: Path, k: int, workers_before: int, workers_after: int
+) -> None:
+    options["logger"]["save_checkpoint_freq"] = k  # 8 images in batches of 3: every k is in the middle of an epoch
+    options["datasets"]["train"]["num_worker_per_gpu"] = workers_before
+    assert run_training(options, "--name", "straight") == 0
+    one, two = tmp_path / "experiments" / "straight", tmp_path / "experiments" / "resumed"
+    shutil.copytree(one, two)
+    options["datasets"]["train"]["num_worker_per_gpu"] = workers_after
+    assert run_training(options, "--name", "resumed", "--resume", str(k)) == 0
+    assert_same_weights(weights(one, 8), weights(two, 8))
+    first, second = objects(one, 8), objects(two, 8)
+    for name in first:
+        assert name == "run" or same(first[name], second[name]), name
+    text = (two / "train.log").read_text(encoding="utf-8")
+    assert f"resumed from iteration {k} of" in text
+    again = logged(text.split("resumed from iteration")[1])
+    assert again == {
+        iteration: line for iteration, line in logged(text.split("resumed from iteration")[0]).items() if iteration > k
+    }
+
+
+def test_validating_and_saving_often_changes_nothing(
+    options: dict[str, Any], run_training: Run, tmp_path: Path
+) -> None:
+    assert run_training(options, "--name", "rarely") == 0
+    options["val"]["val_freq"] = options["logger"]["save_checkpoint_freq"] = options["logger"]["print_freq"] = 1
+    options["val"]["save_img"] = True
+    assert run_training(options, "--name", "often") == 0
+    experiments = tmp_path / "experiments"
+    assert_same_weights(weights(experiments / "rarely", 8), weights(experiments / "often", 8))
