@@ -76,7 +76,7 @@ class Run:
         if ema:
             self.checkpoint.track_network("net_g_ema", self.ema, {})
         self.checkpoint.track("optimizer/net_g", self.optimizer, required=True)
-        self.checkpoint.track("rng", RandomState())
+        self.checkpoint.track("rng", RandomState(), last=True)
         self.checkpoint.track("counter", self.counter)
 
     def step(self, steps: int = 1) -> None:

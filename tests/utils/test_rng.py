@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,14 +54,6 @@ def test_seeds_repeat_and_ranks_differ() -> None:
     assert len(set(drawn)) == 4
 
 
-def test_a_rank_that_the_checkpoint_lacks_keeps_its_generators() -> None:
-    seed_everything(3)
-    expected = draw()
-    seed_everything(3)
-    RandomState().load_state_dict({"ranks": []})
-    assert draw() == expected
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
 def test_goes_on_on_every_gpu() -> None:
@@ -74,35 +65,3 @@ def test_goes_on_on_every_gpu() -> None:
     expected = draw_there()
     restore(state)
     assert draw_there() == expected
-
-
-def _rank(rank: int, port: int, folder: Path) -> None:
-    """One of two processes: draws after a state was taken, and again after it was put back."""
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    seed_everything(1, rank)
-    rng = RandomState()
-    rng.gather()
-    states = [rng.state_dict() if rank == 0 else None]
-    drawn = [draw()]
-    torch.distributed.broadcast_object_list(states)
-    rng.load_state_dict(states[0])
-    torch.save([*drawn, draw()], folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_every_process_goes_on_with_its_own(unused_port: int, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_rank, (unused_port, tmp_path), nprocs=2)
-    (first, first_again), (second, second_again) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    assert first_again == first
-    assert second_again == second
-    assert first != second
-
-
-@pytest.fixture
-def unused_port() -> int:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

@@ -45,7 +45,6 @@ from traiNNer.utils.resume import (
     ignored,
     object_obstacle,
 )
-from traiNNer.utils.rng import RandomState
 from traiNNer.utils.saving import AVERAGE, SaveError, WeightsFormat, WeightsWriter, snapshot, write_torch, writing
 
 __all__ = [
@@ -73,6 +72,7 @@ class _Object:
     stateful: Stateful
     version: int
     required: bool
+    last: bool
 
     def entry(self, name: str) -> dict[str, Any]:
         state = plain(self.stateful.state_dict(), name)
@@ -113,7 +113,9 @@ class Checkpoint:
         self._ledger: dict[int, list[dict[str, str]]] = {}
         self._iteration = 0
 
-    def track(self, name: str, stateful: Stateful, *, version: int = 1, required: bool = False) -> None:
+    def track(
+        self, name: str, stateful: Stateful, *, version: int = 1, required: bool = False, last: bool = False
+    ) -> None:
         """Add something that changes during training.
 
         Args:
@@ -121,12 +123,14 @@ class Checkpoint:
             stateful: its state holds dicts, lists, tuples, numbers, strings, None and tensors.
             version: of the state's layout.
             required: a saved state that does not fit is an error; otherwise the object starts fresh.
+            last: it is loaded after the others, which come in the order of their tracking: what the loading of
+                another could change, such as the random generators.
 
         Raises:
             ValueError: something is tracked under this name.
         """
         self._require_new(name)
-        self._objects[name] = _Object(stateful, version, required)
+        self._objects[name] = _Object(stateful, version, required, last)
 
     def track_network(self, name: str, net: nn.Module, metadata: Metadata, *, released: bool = True) -> None:
         """Add a network, whose weights get files of their own.
@@ -266,7 +270,7 @@ class Checkpoint:
     def load(self, point: ResumePoint, *, ignore: Collection[str] = ()) -> list[str]:
         """Put everything that is tracked into the checkpoint's state; returns what is to be told, line by line.
 
-        What the checkpoint lacks starts fresh (an average as a copy of its network). The random generators come last.
+        What the checkpoint lacks starts fresh (an average as a copy of its network). Random generators come `last`.
 
         Args:
             point: a checkpoint that was found.
@@ -279,7 +283,7 @@ class Checkpoint:
         self._check(point, state["objects"], ignore)
         lines = [*point.passed_over, *environment_notices(state["environment"], self._device())]
         lines += self._load_networks(point, ignore)
-        for name, tracked in sorted(self._objects.items(), key=lambda item: isinstance(item[1].stateful, RandomState)):
+        for name, tracked in sorted(self._objects.items(), key=lambda item: item[1].last):
             if name in state["objects"] and not ignored(name, ignore):
                 lines += self._load_object(point, name, tracked, state["objects"][name])
         lines += self._absences(point, state, ignore)

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from traiNNer.utils import dist
-
 _BACKENDS = ("cuda", "xpu")
 """Backends of torch with a generator for each of several devices (ROCm goes by the name of CUDA)."""
 
@@ -26,28 +24,15 @@ def seed_everything(seed: int, rank: int = 0) -> None:
 
 
 class RandomState:
-    """State of the global generators, to be tracked by the checkpoint.
-
-    Only rank 0 writes checkpoints, so with several processes each of them calls `gather` before a save.
-    """
-
-    def __init__(self) -> None:
-        self._others: list[dict[str, Any]] = []
-
-    def gather(self) -> None:
-        """Collect the states of the other ranks for the next `state_dict`; every rank must call it."""
-        self._others = dist.all_gather_objects(capture())[1:] if dist.world_size() > 1 else []
+    """State of this process's global generators, to be tracked by the checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
-        """One state for each rank that is known: dicts, numbers and tensors."""
-        states, self._others = [capture(), *self._others], []
-        return {"ranks": states}
+        """Dicts, numbers and tensors."""
+        return capture()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put this rank's generators back; those of a rank that the checkpoint lacks stay as they are."""
-        ranks = state_dict["ranks"]
-        if dist.rank() < len(ranks):
-            restore(ranks[dist.rank()])
+        """Put the generators back."""
+        restore(state_dict)
 
 
 def capture() -> dict[str, Any]:
