@@ -6,6 +6,7 @@ and all of them are reported together.
 
 from __future__ import annotations
 
+import copy
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +97,11 @@ class Findings:
         except ConfigError as error:
             self._problems += [self._place(problem, key) for problem in error.problems]
 
+    @property
+    def none(self) -> bool:
+        """Whether nothing has been noted so far."""
+        return not self._problems
+
     def raise_if_any(self) -> None:
         """Raises:
         ConfigError: with everything noted so far.
@@ -151,7 +157,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
         _build_networks(run, findings)
     with findings.at("train.losses"):
         run.losses = build_losses(run.train.losses or ())
-    _build_datasets(run, findings, write_cache=not arguments.check)
+    _build_datasets(run, findings, write_cache=findings.none and not arguments.check)
     findings.raise_if_any()
     return run
 
@@ -227,6 +233,9 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
         run.notices.append("network_d is not used: no loss of this run is adversarial")
     with findings.at("path"):
         _load_pretrained(run, "net_g", "g")
+    if options.deterministic:
+        with findings.at("deterministic"):
+            check_deterministic(run.nets["net_g"], run.device)
     if run.resume is not None:
         with findings.at("network_g"):
             check_networks(run.resume, run.nets, options.path.ignore_resume_networks or ())
@@ -243,6 +252,25 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
         net.to(run.device)
         if options.use_channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def check_deterministic(net: nn.Module, device: torch.device) -> None:
+    """Take one small step with a copy of the network: torch refuses operations that have no deterministic form.
+
+    Raises:
+        ConfigError: naming network and operation.
+    """
+    info = network_info(net)
+    side = -(-max(16, info.minimum) // info.multiple_of) * info.multiple_of
+    with torch.random.fork_rng():
+        copied = copy.deepcopy(net).to(device).train()
+        try:
+            copied(torch.rand(1, info.in_channels, side, side, device=device)).mean().backward()
+        except RuntimeError as error:
+            if "deterministic" not in str(error):
+                raise
+            reason = str(error).split(". ", maxsplit=1)[0]
+            raise ConfigError(f"found true, but network_g {info.type} cannot be: {reason}; accepted: false") from None
 
 
 def _load_pretrained(run: Prepared, name: str, letter: str) -> None:

@@ -24,6 +24,9 @@ from traiNNer.validation import ValidationReport, Validator
 SAVE_ATTEMPTS = 3
 """This many failed saves in a row end the run."""
 
+LISTED_IMAGES = 20
+"""Validation sets up to this size are listed image by image at the end of a run."""
+
 AGREE_EVERY = 10
 """Several processes agree on a stop every so many iterations."""
 
@@ -151,6 +154,8 @@ class Trainer:
             metrics |= {f"{prefix}/{name}": value for name, value in values.items()}
             self._note_best(prefix, validator, report.values)
             get_logger().info(self._validation_line(prefix, validator, report))
+            if self.iteration == self._settings.total_iter:
+                _log_images(report)
         self._reporter.scalars(metrics, self.iteration)
         self._reporter.flush()
         if self._observer is not None:
@@ -237,6 +242,16 @@ class Trainer:
             get_logger().error("unexpected error at iteration %d; state kept in %s", self.iteration, path)
         except (SaveError, RunError) as error:
             get_logger().error("unexpected error at iteration %d; no state kept: %s", self.iteration, error)
+
+
+def _log_images(report: ValidationReport) -> None:
+    """Each image's figures against bicubic's, at the end of a run; sets of many images are left to their mean."""
+    if len(report.each) > LISTED_IMAGES:
+        return
+    for image in report.each:
+        figures = (f"{name} {value:.4f} (bicubic {image.bicubic[name]:.4f})" for name, value in image.values.items())
+        picture = "" if image.picture is None else f"  {image.picture}"
+        get_logger().info("  %s: %s%s", image.name, "  ".join(figures), picture)
 
 
 def _files(batches: Sequence[Batch]) -> list[str]:

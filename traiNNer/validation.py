@@ -29,7 +29,7 @@ class ImageReport:
     values: dict[str, float] = field(default_factory=dict)
     """Each metric of the result; empty without ground truth."""
     bicubic: dict[str, float] = field(default_factory=dict)
-    """Each metric of the bicubic enlargement; only where it was asked for."""
+    """Each metric of the bicubic enlargement; empty without ground truth."""
     loss: float | None = None
     picture: Path | None = None
     """LQ, bicubic, result and GT side by side; the result itself without ground truth."""
@@ -95,6 +95,7 @@ class Validator:
         self._pictures = None if save_folder is None else _Pictures(save_folder, suffix, scale, self.metrics)
         self._losses = dict(fidelity_losses or {})
         self._baseline: dict[str, float] | None = None
+        self._bicubic: dict[str, dict[str, float]] = {}
         self._noticed = False
 
     def run(
@@ -152,7 +153,7 @@ class Validator:
         return ImageReport(
             name=name,
             values=values,
-            bicubic=self._measure_bicubic(lq, gt, path) if self._baseline is None else {},
+            bicubic=self._measure_bicubic(lq, gt, path),
             loss=loss,
             picture=self._pictures.comparison(name, lq, output, gt, iteration) if self._pictures else None,
         )
@@ -169,7 +170,10 @@ class Validator:
         return self._measure(output, gt, path), self._loss(output, gt)
 
     def _measure_bicubic(self, lq: Tensor, gt: Tensor, path: str) -> dict[str, float]:
-        return self._measure(bicubic(lq, self._scale), gt, path) if self.metrics else {}
+        """The figures of an image's enlargement; computed once, they never change."""
+        if path not in self._bicubic:
+            self._bicubic[path] = self._measure(bicubic(lq, self._scale), gt, path) if self.metrics else {}
+        return self._bicubic[path]
 
     def _measure(self, output: Tensor, target: Tensor, path: str) -> dict[str, float]:
         output, target = self._same_size(output, target, path)
