@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import time
@@ -117,7 +118,8 @@ class TestKill:
         assert within >= self.WITHIN
         assert last > self.KILLS / 2
         Run(folders).checkpoint.save(10_000)
-        assert not any(name.endswith(MARK) for name in files(tmp_path))
+        names = re.compile(r"models/net_g(_ema)?_\d+\.safetensors|resume_models/net_g_\d+\.safetensors|.*/\d+\.state")
+        assert [name for name in files(tmp_path) if not names.fullmatch(name)] == []
 
     @staticmethod
     def kill_a_saving_process(folders: Any, saves: int, delay: float) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from traiNNer.utils.atomic import FileSet, remove_leftovers
@@ -42,7 +41,7 @@ def writing(what: str, folders: CheckpointFolders) -> Generator[FileSet]:
             remove_leftovers(folder)
         with FileSet() as files:
             yield files
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError) as error:
         raise SaveError(f"{what} could not be written, earlier files are as they were: {error}") from error
 
 
@@ -191,9 +190,9 @@ def _system_error(error: BaseException) -> BaseException:
 
 
 def _write_safetensors(path: Path, tensors: dict[str, Tensor], text: dict[str, str]) -> None:
-    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+    from safetensors.torch import save  # `save_file` writes to a temporary file of its own, which a kill leaves behind
 
-    save_file(tensors, path, metadata=text)
+    path.write_bytes(save(tensors, metadata=text))
 
 
 def _link(source: Path, copied: Path) -> None:
