@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from traiNNer.utils.logging import get_logger
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from torch.utils.tensorboard import SummaryWriter
 
 
@@ -137,6 +137,8 @@ class Reporter:
 
 
 def _make_progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn  # only a terminal needs it
+
     columns = (
         BarColumn(bar_width=20),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),

@@ -22,7 +22,8 @@ from traiNNer.reporting import log_table
 from traiNNer.utils import dist
 from traiNNer.utils.device import describe_device
 from traiNNer.utils.device_check import unusable_gpu_warning
-from traiNNer.utils.logging import configure_logging, get_logger, make_console
+from traiNNer.utils.errors import RunError
+from traiNNer.utils.logging import close_logging, configure_logging, get_logger, make_console
 
 SWITCHES = ("use_channels_last", "use_compile", "fast_matmul", "deterministic", "detect_anomaly")
 """Options that the start-up table lists when they are on."""
@@ -52,7 +53,11 @@ def train(arguments: TrainArguments) -> int:
         _announce(run, console, resumed)
         trainer.train()
         return 0
+    except RunError as error:
+        get_logger().debug("the run ended: %s", error)  # the terminal gets it as the program's last words
+        raise
     finally:
+        close_logging()
         dist.stop()
 
 

@@ -235,6 +235,7 @@ class Trainer:
 
     def _save_after_crash(self) -> None:
         """Keep what there is after an unexpected error, under a name that resuming does not prefer."""
+        get_logger().debug("unexpected error", exc_info=True)  # the terminal gets the traceback from Python
         if not dist.is_main() or dist.world_size() > 1:
             return
         try:

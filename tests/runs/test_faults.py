@@ -119,6 +119,7 @@ def test_ten_bad_steps_in_a_row_end_the_run(
     assert run_training(options) == 1
     message = capfd.readouterr().err
     assert "10 steps in a row were not finite" in message
+    assert "10 steps in a row were not finite" in log_of(experiment)
     assert "l1loss" in message
     assert finite(experiment)
 
@@ -139,6 +140,7 @@ def test_an_unexpected_error_keeps_a_state_and_its_traceback(
     with pytest.raises(ZeroDivisionError):
         run_training(options)
     assert len(list((experiment / "training_states").glob("*crash*"))) == 1
+    assert "ZeroDivisionError: a fault of the program" in log_of(experiment)
     monkeypatch.undo()
     assert run_training(options, "--auto_resume") == 0
     assert "resumed from iteration 4 of" in log_of(experiment)  # the good one, not the crash's

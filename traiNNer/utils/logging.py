@@ -28,20 +28,30 @@ def configure_logging(console: Console | None, file: Path | None = None) -> None
 
     Handlers of an earlier call are closed. With neither, messages are dropped: what ranks other than 0 do.
     """
+    close_logging()
     logger = get_logger()
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.propagate = False
     if console is not None:
-        logger.addHandler(_console_handler(console))
+        handler = _console_handler(console)
+        handler.setLevel(logging.INFO)  # details, such as tracebacks, are for the file
+        logger.addHandler(handler)
     if file is not None:
         file_handler = logging.FileHandler(file, encoding="utf-8")
         file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
         logger.addHandler(file_handler)
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
+
+
+def close_logging() -> None:
+    """Close the log file and leave the logger as it was before `configure_logging`."""
+    logger = get_logger()
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
 
 
 def _console_handler(console: Console) -> logging.Handler:
