@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-MARK = ".trainner-tmp"
+MARK = ".trainner.tmp"
 """Ends the names of temporary files, and of nothing else."""
 
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
