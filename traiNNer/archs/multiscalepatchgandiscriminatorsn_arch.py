@@ -21,8 +21,8 @@ class MultiscalePatchGANDiscriminatorSN(nn.Module):
 
     Shapes: (B, input_nc, H, W) -> num_d tensors (B, 1, h, w), the largest first; any H and W from 1.
     Range: images in [0, 1]; logits without bounds, or with `use_sigmoid` probabilities.
-    Reference: Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs" (pix2pixHD),
-    CVPR 2018.
+    Reference: Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs",
+    CVPR 2018 (pix2pixHD).
 
     ```yaml
     network_d:

@@ -117,13 +117,29 @@ class Context(nn.Module):
         return torch.cat((identity, self.dwconv_hw(square), self.dwconv_w(row), self.dwconv_h(column)), dim=1)
 
 
+class ChannelMeans(nn.Module):
+    """(B, C, H, W) to (B, C), the mean over the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Average over the image."""
+        return x.mean((2, 3))
+
+
+class VectorConv2d(nn.Conv2d):
+    """A 1x1 convolution of vectors, (B, C): torch's convolutions are slow on images of one pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the channels."""
+        return F.linear(x, self.weight.flatten(1), self.bias)
+
+
 class KernelGenerator(nn.Module):
     """A 3x3 kernel per sample and channel from the channels' means; (B, D, H, W) to (B, D, 3, 3)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.predictor = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, 9 * channels, 1)
+            ChannelMeans(), VectorConv2d(channels, channels, 1), nn.ReLU(), VectorConv2d(channels, 9 * channels, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
