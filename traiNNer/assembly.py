@@ -45,7 +45,7 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
     seed_everything(run.seed, dist.rank())  # from here on every rank draws numbers of its own
     per_rank = {"monitor": dist.PerRank(monitor), "rng": dist.PerRank(RandomState())}
     for name, stateful in {"loader": loader, "best": best, "run": record, **per_rank}.items():
-        checkpoint.track(name, stateful)
+        checkpoint.track(name, stateful, last=name == "rng")
     lines = [] if run.resume is None else checkpoint.load(run.resume, ignore=options.path.ignore_resume_networks or ())
     iteration = 0 if run.resume is None else run.resume.iteration
     reporter = Reporter(

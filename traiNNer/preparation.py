@@ -30,8 +30,8 @@ from traiNNer.utils.checkpoint import (
     ResumePoint,
     check_networks,
     find_iteration,
-    find_latest,
     find_state,
+    latest_complete,
 )
 from traiNNer.utils.device import Precision, configure_backends, resolve_device, resolve_precision
 from traiNNer.utils.errors import ConfigError, Problem
@@ -181,8 +181,9 @@ def _find_resume(options: Options, paths: RunPaths, arguments: TrainArguments) -
             return find_state(Path(options.path.resume_state), folders), ""
     if not options.auto_resume:
         return None, "auto_resume is off and no resume_state is given"
-    point = find_latest(folders)
-    return point, "" if point else f"auto_resume found no checkpoint in {paths.training_states}"
+    point, passed_over = latest_complete(folders)
+    nothing = f"auto_resume found no complete checkpoint in {paths.training_states}"
+    return point, "" if point else "; ".join([nothing, *passed_over])
 
 
 def _refuse_foreign_files(paths: RunPaths) -> None:

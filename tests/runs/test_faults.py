@@ -292,6 +292,17 @@ def test_a_truncated_weights_file_is_passed_over(options: dict[str, Any], run_tr
     assert re.search(r"8\.state.*net_g", log)
 
 
+def test_damage_to_every_checkpoint_is_told(options: dict[str, Any], run_training: Run, experiment: Path) -> None:
+    assert run_training(options) == 0
+    for file in (experiment / "training_states").glob("*.state"):
+        damaged(file, file, "truncated")
+    assert run_training(options, "--auto_resume") == 0
+    first = log_of(experiment).splitlines()[0]
+    assert "starting fresh: auto_resume found no complete checkpoint" in first
+    assert "4.state" in first
+    assert "8.state" in first
+
+
 def write_evil(path: Path, marker: Path) -> None:
     class Evil:
         def __reduce__(self) -> Any:

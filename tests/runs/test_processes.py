@@ -66,7 +66,9 @@ def test_two_processes_equal_one(
     for key, value in one.items():
         torch.testing.assert_close(two[key].float(), value.float(), rtol=1e-4, atol=1e-6, msg=key)
     values = [
-        re.findall(r"psnr ([\d.]+) .*?ssim ([\d.]+)", (experiments / name / "train.log").read_text(encoding="utf-8"))
+        re.findall(
+            r"held out: psnr ([\d.]+) .*?ssim ([\d.]+)", (experiments / name / "train.log").read_text(encoding="utf-8")
+        )
         for name in ("one", "two")
     ]
     assert len(values[0]) == 2

@@ -127,11 +127,6 @@ def latest_complete(folders: CheckpointFolders) -> tuple[ResumePoint | None, lis
     return None, passed_over
 
 
-def find_latest(folders: CheckpointFolders) -> ResumePoint | None:
-    """`latest_complete` without the reasons, which the point found also has."""
-    return latest_complete(folders)[0]
-
-
 def find_iteration(folders: CheckpointFolders, iteration: int) -> ResumePoint:
     """The checkpoint of an iteration.
 
