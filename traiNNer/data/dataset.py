@@ -83,7 +83,9 @@ def _template(template: str) -> str:
 
 
 Name = Annotated[str, Field(description="What messages and logs call the data set.")]
-Phase = Annotated[str, Field(pattern="^(train|val)$", description="`train`: random crops; `val`: whole images.")]
+Phase = Annotated[
+    str, Field(pattern="^(train|val|test)$", description="`train`: random crops; `val` and `test`: whole images.")
+]
 Scale = Annotated[int, Field(ge=1, description="GT size / LQ size.")]
 Folders = str | list[str]
 Backend = Annotated[

@@ -8,7 +8,8 @@ import signal
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection, resource_tracker, util
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -69,8 +70,19 @@ def start(loader: DataLoader[Any]) -> Iterator[Any]:
         context = loader.multiprocessing_context or multiprocessing.get_context()
         if context.get_start_method() != "fork":
             resource_tracker.ensure_running()  # starting it unblocks the signals again
+    others = set(multiprocessing.active_children())
     with signals_held_back():
-        return iter(loader)
+        iterator = iter(loader)
+    workers = [process for process in multiprocessing.active_children() if process not in others]
+    if workers:
+        # A program that ends with the iterator alive, as a crashed one does, would send them SIGTERM and wait for ever.
+        util.Finalize(iterator, _kill, args=(workers,), exitpriority=0)
+    return iterator
+
+
+def _kill(workers: list[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 @contextmanager
