@@ -22,7 +22,7 @@ import cv2, numpy
 from traiNNer.data import TrainLoader, build_dataset
 
 def main():
-    folder, method, early = sys.argv[1:]
+    folder, method, how = sys.argv[1:]
     stop = []
     signal.signal(signal.SIGINT, lambda *_: stop.append(1))
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
@@ -31,17 +31,19 @@ def main():
     options = {"type": "PairedImageDataset", "scale": 2, "lq_size": 4}
     dataset = build_dataset(options | {"dataroot_gt": folder + "/gt", "dataroot_lq": folder + "/lq"})
     workers = {"num_workers": 2, "prefetch_factor": 20, "multiprocessing_context": method}
-    loader = TrainLoader(dataset, batch_size=4, seed=0, **workers)
-    if early == "early":
+    # With 64, what the workers have read ahead fills the pipe, and they wait to hand it over.
+    loader = TrainLoader(dataset, batch_size=64 if how == "busy" else 4, seed=0, **workers)
+    if how == "early":
         print("ready", flush=True)
     for number in range(100_000):
         loader.next_batches()
         if number == 3:
             print("ready", flush=True)
-        if stop or early == "crash" and number > 3:
+            time.sleep(60 if how == "busy" else 0)
+        if stop or how == "crash" and number > 3:
             break
         time.sleep(0.01)
-    if early == "crash":
+    if how == "crash":
         raise ZeroDivisionError
     for _ in range(100):  # more than was read ahead: the workers work on
         loader.next_batches()
@@ -97,7 +99,8 @@ def test_ctrl_c_while_workers_are_being_spawned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.usefixtures("make")
 def test_workers_die_with_a_killed_parent(method: str, tmp_path: Path) -> None:
-    process = started(tmp_path, method)
+    process = started(tmp_path, method, how="busy")
+    time.sleep(2)
     workers = psutil.Process(process.pid).children(recursive=True)
     assert len(workers) >= 2
     process.kill()
