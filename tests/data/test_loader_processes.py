@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -15,6 +17,8 @@ import pytest
 from .pairs import Make
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="process groups and SIGKILL are POSIX")]
+
+Start = Callable[..., subprocess.Popen[str]]
 
 PROGRAM = """
 import signal, sys, time
@@ -54,41 +58,49 @@ if __name__ == "__main__":
 """
 
 
-def started(tmp_path: Path, method: str, *, how: str = "late") -> subprocess.Popen[str]:
-    """The program, in a process group of its own, with its workers up (or, `early`, about to be)."""
+@pytest.fixture
+def started(tmp_path: Path, make: Make) -> Iterator[Start]:
+    """Starts the program in a process group of its own and waits for its workers (`early`: does not wait)."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, str(program), str(tmp_path), method, how],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n", process.communicate()[1]
-    return process
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(method: str, how: str = "late") -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(program), str(tmp_path), method, how],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+        return process
+
+    yield start
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
     ("method", "number"),
     [("fork", signal.SIGINT), ("fork", signal.SIGTERM), ("spawn", signal.SIGINT), ("forkserver", signal.SIGTERM)],
 )
-@pytest.mark.usefixtures("make")
 def test_a_signal_to_the_whole_group_stops_the_main_process_alone(
-    method: str, number: signal.Signals, tmp_path: Path
+    method: str, number: signal.Signals, started: Start
 ) -> None:
-    process = started(tmp_path, method)
+    process = started(method)
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "finished\n"), errors
     assert "Traceback" not in errors
 
 
-@pytest.mark.usefixtures("make")
-def test_ctrl_c_while_workers_are_being_spawned(tmp_path: Path) -> None:
-    process = started(tmp_path, "spawn", how="early")
+def test_ctrl_c_while_workers_are_being_spawned(started: Start) -> None:
+    process = started("spawn", "early")
     time.sleep(0.6)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)
@@ -97,9 +109,8 @@ def test_ctrl_c_while_workers_are_being_spawned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.usefixtures("make")
-def test_workers_die_with_a_killed_parent(method: str, tmp_path: Path) -> None:
-    process = started(tmp_path, method, how="busy")
+def test_workers_die_with_a_killed_parent(method: str, started: Start) -> None:
+    process = started(method, "busy")
     time.sleep(2)
     workers = psutil.Process(process.pid).children(recursive=True)
     assert len(workers) >= 2
@@ -111,15 +122,14 @@ def test_workers_die_with_a_killed_parent(method: str, tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.usefixtures("make")
-def test_a_crash_with_workers_running_ends_the_program(tmp_path: Path) -> None:
-    process = started(tmp_path, "fork", how="crash")
+def test_a_crash_with_workers_running_ends_the_program(started: Start) -> None:
+    process = started("fork", "crash")
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 1
     assert "ZeroDivisionError" in errors
 
 
-def test_the_benchmark_reports(make: Make) -> None:
+def test_the_benchmark_reports() -> None:
     import json
 
     program = Path(__file__).parents[2] / "benchmarks" / "data_loading.py"

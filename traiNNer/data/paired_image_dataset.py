@@ -40,8 +40,9 @@ class PairedImageDataset:
     be exactly `scale` times as large as LQ; in validation up to scale - 1 px more are cut off at the right and
     bottom, as BasicSR does for the benchmark sets, and so they are where LQ is made.
 
-    Samples: `lq` (3, h, w) and `gt` (3, h * scale, w * scale) RGB in [0, 1] (h = w = lq_size in training), `lq_path`,
-    `gt_path`. The crop and its orientation follow BasicSR (Wang et al., https://github.com/XPixelGroup/BasicSR).
+    Shapes: `lq` (3, h, w) and `gt` (3, h * scale, w * scale), in training h = w = lq_size; with `lq_path`, `gt_path`.
+    Range: RGB float32 in [0, 1] (`stored_sample`: the files' uint8 or uint16).
+    Reference: crop and orientation as in BasicSR, Wang et al., https://github.com/XPixelGroup/BasicSR.
 
     ```yaml
     datasets:

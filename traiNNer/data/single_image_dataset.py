@@ -29,7 +29,8 @@ from traiNNer.utils.registry import DATASETS
 class SingleImageDataset:
     """Whole LQ images of one or several folders, searched deeply; nothing is random, and there is no GT.
 
-    Samples: `lq` (3, h, w) RGB in [0, 1], `lq_path`.
+    Shapes: `lq` (3, h, w), with `lq_path`. Range: RGB float32 in [0, 1].
+    Reference: BasicSR's data set of this name, https://github.com/XPixelGroup/BasicSR.
 
     ```yaml
     datasets:
