@@ -38,7 +38,6 @@ from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.rng import seed_everything
 from traiNNer.utils.weights import load_into, read_weights
 
-
 Section = TypeVar("Section")
 
 

@@ -143,7 +143,7 @@ def _loading_row(section: DatasetOptions) -> str:
 
 def _epoch_row(section: DatasetOptions) -> str:
     ratio = section.dataset_enlarge_ratio
-    return "" if ratio == "auto" else f"; an epoch is {ratio} of them"
+    return " over the images" if ratio == "auto" else f" over the images; an epoch is {ratio} of them"
 
 
 def _batch_row(section: DatasetOptions) -> str:

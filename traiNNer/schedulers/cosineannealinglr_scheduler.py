@@ -17,7 +17,7 @@ def cosineannealinglr(
     total_iter: int,
     /,
     *,
-    T_max: Annotated[
+    T_max: Annotated[  # noqa: N803 - torch's name
         int | None, Field(ge=1, description="iterations from the base rate to the lowest; total_iter unless given")
     ] = None,
     eta_min: Annotated[float | None, Field(ge=0, description="lowest rate; replaces eta_min_factor")] = None,

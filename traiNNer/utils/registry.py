@@ -4,7 +4,7 @@ A component lives in one file of its kind's package and registers itself there:
 
     @LOSSES.register("l1loss")
     class L1Loss(nn.Module):
-        def __init__(self, *, reduction: Annotated[Literal["mean", "sum"], Field(description="...")] = "mean") -> None: ...
+        def __init__(self, *, reduction: Annotated[Literal["mean", "sum"], Field(description="...")] = "mean"): ...
 
 Modules are found by file name and imported only when a name is asked for, so that start-up does not pay for what the
 option file does not use.
