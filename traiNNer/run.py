@@ -114,10 +114,7 @@ def describe(run: Prepared) -> list[tuple[str, str]]:
         *((f"data {key}", _facts_row(dataset.describe())) for key, dataset in run.datasets.items()),
         *((f"loading {key}", _loading_row(options.datasets[key])) for key in run.datasets),
         ("effective batch", f"{_batch_row(section)} x {processes} (processes) = {batch} images"),
-        (
-            "length",
-            f"{iterations:,} iterations, {iterations * batch / images:,.1f} passes over the images{_epoch_row(section)}",
-        ),
+        ("length", f"{iterations:,} iterations, {iterations * batch / images:,.1f} passes{_epoch_row(section)}"),
         ("losses", ", ".join(f"{label} x {loss.loss_weight:g}" for label, loss in run.losses.items())),
         ("optimizer", _component_row(run.train.optim_g) + _clip_row(run.train)),
         ("learning rate", _component_row(run.train.scheduler) + _warmup_row(run.train.warmup_iter)),
