@@ -40,13 +40,13 @@ def test_sizes_that_a_recognized_network_needs_are_known(tmp_path: Path) -> None
 def test_paragonsr2_before_and_after_fusing(fused: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = build_network({"type": "paragonsr2_nano", "scale": 2}).eval()
-    info = net.network_info
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.endswith("gamma"):
                 parameter.fill_(0.5)
         if fused:
-            net.fuse_for_release()
+            net = net.fuse_for_release()
+        info = net.network_info
         save_file(tensors_of(net), tmp_path / "x.safetensors", metadata=network_metadata(info, 7))
         found = network_from_weights(tmp_path / "x.safetensors")
         torch.testing.assert_close(found(LQ), net(LQ))

@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 from traiNNer.archs import build_network
+from traiNNer.archs.spandrel_repairs import repair
 from traiNNer.types import NetworkInfo
 from traiNNer.utils.errors import ConfigError
-from traiNNer.utils.weights import WeightsFile, check_fits, load_into, read_weights
+from traiNNer.utils.weights import WeightsFile, load_into, read_weights
 
 
 def network_from_weights(path: str | Path) -> nn.Module:
@@ -44,16 +45,12 @@ def _from_metadata(weights: WeightsFile) -> nn.Module:
         raise ConfigError(
             f"found {weights.path}, whose metadata name a network that is not offered: {reason}"
         ) from None
-    if hasattr(net, "fuse_for_release") and not check_fits(net, weights, strict=False, where="").fits:
-        net.fuse_for_release()  # the file may be of a network that was fused
     load_into(net, weights, strict=True, where=str(weights.path))
     return net
 
 
 def _recognized(weights: WeightsFile) -> nn.Module:
     import spandrel
-
-    from traiNNer.archs.spandrel_repairs import repair
 
     try:
         model = spandrel.ModelLoader().load_from_state_dict(dict(weights.tensors))

@@ -10,16 +10,18 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from traiNNer.archs.spandrel_family import Family
 from traiNNer.archs.spandrel_parameters import PARAMETERS, one_of, only
+from traiNNer.archs.spandrel_repairs import repair
 from traiNNer.archs.spandrel_table import FAMILIES
 from traiNNer.types import NetworkInfo
-from traiNNer.utils.errors import ConfigError
+from traiNNer.utils.errors import ConfigError, RunError
 from traiNNer.utils.registry import NETWORKS
 
 _ALIKE = (
@@ -62,6 +64,8 @@ def build(name: str, family: Family, parameters: dict[str, Any]) -> nn.Module:
         text = f"these parameters of {name} do not go together ({reason}); accepted: its defaults"
         raise ConfigError(f"{text}, or parameters with which spandrel's {family.module} works") from None
     net.network_info = info
+    if family.smallest_batch > 1:
+        net.register_forward_pre_hook(partial(_check_batch, name, family.smallest_batch))
     return net
 
 
@@ -99,9 +103,8 @@ def _construct(family: Family, parameters: Mapping[str, Any]) -> nn.Module:
         network, handed = family.adapt(handed)
     elif family.scale is not None:
         handed[family.scale] = handed.pop("scale")
-    repairs = importlib.import_module("traiNNer.archs.spandrel_repairs")
     module = importlib.import_module(f"spandrel.architectures.{family.module}")
-    net = repairs.repair(getattr(module, network)(**handed))
+    net: Any = repair(getattr(module, network)(**handed))
     net.derived_buffers = family.derived
     return net
 
@@ -111,6 +114,17 @@ def _plain(value: Any, default: Any) -> Any:
     if isinstance(value, float) and isinstance(default, int) and value.is_integer():
         return int(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def _check_batch(name: str, smallest: int, net: nn.Module, inputs: tuple[Tensor]) -> None:
+    """A hook that runs before the network.
+
+    Raises:
+        RunError: batch normalization has too few values to train on.
+    """
+    if net.training and len(inputs[0]) < smallest:
+        reason = f"{name} trains on at least {smallest} images at a time, because it normalizes over the batch"
+        raise RunError(f"{reason}; raise batch_size_per_gpu")
 
 
 def _check_lengths(parameters: Mapping[str, Any]) -> None:
@@ -144,7 +158,7 @@ def _try_out(net: nn.Module, info: NetworkInfo) -> None:
         ValueError: the result has another size than the scale says; whatever else the network raises.
     """
     height, width = info.minimum, info.minimum + info.multiple_of
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shape = tuple(net.eval()(torch.zeros(1, info.in_channels, height, width)).shape)
     net.train()

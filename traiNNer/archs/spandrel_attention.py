@@ -84,6 +84,7 @@ ATTENTION: tuple[Family, ...] = (
         reference="Chen et al., 'Dual Aggregation Transformer for Image Super-Resolution', ICCV 2023",
         scales=SHUFFLED,
         minimum=constant(16),
+        smallest_batch=2,
         half=constant(False),
         defaults={
             "in_chans": 3,

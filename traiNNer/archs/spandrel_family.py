@@ -58,6 +58,8 @@ class Family:
     """Of the parameters: smallest side of an image, px."""
     multiple_of: Callable[[Parameters], int] = lambda parameters: 1
     """Of the parameters: what both sides must be multiples of, px."""
+    smallest_batch: int = 1
+    """Images that a training step needs."""
     half: Callable[[Parameters], bool] = lambda parameters: True
     """Of the parameters: whether float16 is known to work."""
     may_be_zero: Mapping[str, str] = field(default_factory=dict[str, str])
