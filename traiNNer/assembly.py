@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from rich.console import Console
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,6 +33,9 @@ from traiNNer.utils.device import compile_obstacle
 from traiNNer.utils.rng import RandomState, seed_everything
 from traiNNer.utils.weights import network_metadata
 from traiNNer.validation import Validator
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | None) -> tuple[Trainer, list[str]]:

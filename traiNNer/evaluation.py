@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 
 from traiNNer.archs import build_network
@@ -22,6 +20,9 @@ from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import configure_logging, get_logger, make_console
 from traiNNer.utils.weights import load_into, read_weights
 from traiNNer.validation import ValidationReport, Validator
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def evaluate(option_file: Path) -> int:
@@ -135,6 +136,8 @@ def _validator(options: Options, key: str, dataset: ImageDataset, metrics: dict[
 
 def _run(validator: Validator, net: nn.Module, options: Options, console: Console, images: int) -> ValidationReport:
     shown = console.is_terminal and (options.val is None or options.val.pbar)
+    from rich.progress import Progress
+
     with Progress(console=console, transient=True) if shown else nullcontext() as progress:
         if progress is None:
             return validator.run(net, None)

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
 from traiNNer.utils.logging import get_logger
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
     from torch.utils.tensorboard import SummaryWriter
 
@@ -153,6 +151,8 @@ def log_table(title: str, rows: Sequence[tuple[str, str]], console: Console | No
     if console is None or not console.is_terminal:
         logger.info("%s\n%s", title, _plain(rows))
         return
+    from rich.table import Table
+
     table = Table(title=title, show_header=False, title_justify="left")
     for row in rows:
         table.add_row(*row)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from traiNNer import __version__
@@ -24,6 +23,9 @@ from traiNNer.utils.device import describe_device
 from traiNNer.utils.device_check import unusable_gpu_warning
 from traiNNer.utils.errors import RunError
 from traiNNer.utils.logging import close_logging, configure_logging, get_logger, make_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SWITCHES = ("use_channels_last", "use_compile", "fast_matmul", "deterministic", "detect_anomaly")
 """Options that the start-up table lists when they are on."""

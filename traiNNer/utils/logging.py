@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.logging import RichHandler
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LOGGER_NAME = "traiNNer"
 
@@ -19,6 +20,8 @@ def get_logger() -> logging.Logger:
 
 def make_console() -> Console:
     """A console for the terminal; on a pipe or a file, plain lines that are not wrapped."""
+    from rich.console import Console  # importing rich draws from Python's random generator
+
     interactive = sys.stderr.isatty()
     return Console(stderr=True, width=None if interactive else 1000, soft_wrap=not interactive)
 
@@ -56,6 +59,8 @@ def close_logging() -> None:
 
 def _console_handler(console: Console) -> logging.Handler:
     if console.is_terminal:
+        from rich.logging import RichHandler
+
         return RichHandler(
             console=console, show_path=False, rich_tracebacks=False, highlighter=None, log_time_format="%H:%M:%S"
         )
