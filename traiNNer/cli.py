@@ -107,6 +107,8 @@ def ending_with_message(program: Callable[[], int]) -> int:
 
     Of several processes only the first writes it: they find the same mistakes.
     """
+    # before torch is imported: threads that spin while they wait take 20 times as long on cores that others use too
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return program()
     except TraiNNerError as error:
