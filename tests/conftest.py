@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
@@ -10,6 +12,15 @@ SLOW_TIMEOUT = 900
 
 settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """Leave the framework's logger as a test found it: pytest listens to it in another way once it is configured."""
+    yield
+    from traiNNer.utils.logging import close_logging
+
+    close_logging()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

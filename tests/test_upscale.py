@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +19,6 @@ from torch import nn
 from traiNNer.archs import build_network
 from traiNNer.inference import upscale
 from traiNNer.utils.images import read_image, to_float
-from traiNNer.utils.logging import configure_logging
 from traiNNer.utils.weights import network_metadata
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +79,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(script: ModuleType, weights: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def run(script: ModuleType, weights: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Call the script's main with weights; exit code, stdout, stderr."""
 
     def call(*arguments: object, weights_file: Path = weights) -> tuple[int, str, str]:
@@ -88,8 +87,7 @@ def run(script: ModuleType, weights: Path, capsys: pytest.CaptureFixture[str]) -
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    yield call
-    configure_logging(None)
+    return call
 
 
 def test_a_folder_of_any_kind_of_images(run: Run, net: nn.Module, folder: Path, tmp_path: Path) -> None:

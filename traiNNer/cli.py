@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traiNNer.utils.errors import TraiNNerError
+from traiNNer.utils.logging import close_logging
 
 if TYPE_CHECKING:
     from traiNNer.utils.dist import Launcher  # imports torch, which --help does not need
@@ -118,3 +119,5 @@ def ending_with_message(program: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    finally:
+        close_logging()

@@ -22,7 +22,7 @@ from traiNNer.utils import dist
 from traiNNer.utils.device import describe_device
 from traiNNer.utils.device_check import unusable_gpu_warning
 from traiNNer.utils.errors import RunError
-from traiNNer.utils.logging import close_logging, configure_logging, get_logger, make_console
+from traiNNer.utils.logging import configure_logging, get_logger, make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +59,6 @@ def train(arguments: TrainArguments) -> int:
         get_logger().debug("the run ended: %s", error)  # the terminal gets it as the program's last words
         raise
     finally:
-        close_logging()
         dist.stop()
 
 
