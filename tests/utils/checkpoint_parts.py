@@ -83,12 +83,15 @@ class Run:
         for _ in range(steps):
             x = torch.rand(2, 3, 6, 6) * float(np.random.rand())
             self.optimizer.zero_grad()
-            (self.net(x) - x).abs().mean().backward()
+            self.set_gradients(x)
             self.optimizer.step()
             self.counter.values["count"] += 1
             with torch.no_grad():
                 for average, tensor in zip(self.ema.parameters(), self.net.parameters(), strict=True):
                     average.lerp_(tensor, 0.1)
+
+    def set_gradients(self, x: torch.Tensor) -> None:
+        (self.net(x) - x).abs().mean().backward()
 
     def everything(self) -> Any:
         parts = (self.net, self.ema, self.optimizer, self.counter, RandomState())
