@@ -21,7 +21,7 @@ from traiNNer.models.loss_scale import LossScale
 from traiNNer.models.player import Player
 from traiNNer.models.sr_model import SRModel
 from traiNNer.monitor import StepMonitor
-from traiNNer.optimizers import build_optimizer
+from traiNNer.optimizers import apply_settings, build_optimizer, settings
 from traiNNer.preparation import Prepared, folders_of
 from traiNNer.reporting import Reporter
 from traiNNer.run_record import RunRecord
@@ -49,7 +49,7 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
     per_rank = {"monitor": dist.PerRank(monitor), "rng": dist.PerRank(RandomState())}
     for name, stateful in {"loader": loader, "best": best, "run": record, **per_rank}.items():
         checkpoint.track(name, stateful, last=name == "rng")
-    lines = [] if run.resume is None else checkpoint.load(run.resume, ignore=options.path.ignore_resume_networks or ())
+    lines = [] if run.resume is None else _load(checkpoint, run, model)
     iteration = 0 if run.resume is None else run.resume.iteration
     reporter = Reporter(
         console=console,
@@ -58,7 +58,7 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
         total_iter=run.train.total_iter,
         enabled=dist.is_main(),
     )
-    settings = TrainerSettings(
+    trainer_settings = TrainerSettings(
         total_iter=run.train.total_iter,
         print_freq=run.logger.print_freq,
         save_freq=run.logger.save_checkpoint_freq,
@@ -74,11 +74,23 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
         reporter=reporter,
         monitor=monitor,
         best=best,
-        settings=settings,
+        settings=trainer_settings,
         iteration=iteration,
         per_rank=list(per_rank.values()),
     )
     return trainer, [*lines, *(f"changed option: {line}" for line in record.changes)]
+
+
+def _load(checkpoint: Checkpoint, run: Prepared, model: SRModel) -> list[str]:
+    """Load what the run resumes from; the optimizers' hyperparameters stay those of the option file."""
+    if run.resume is None:
+        return []
+    optimizers = [player.optimizer for player in model.players.values()]
+    written = [settings(optimizer) for optimizer in optimizers]
+    lines = checkpoint.load(run.resume, ignore=run.options.path.ignore_resume_networks or ())
+    for optimizer, values in zip(optimizers, written, strict=True):
+        apply_settings(optimizer, values)
+    return lines
 
 
 def build_model(run: Prepared) -> SRModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traiNNer.utils.errors import TraiNNerError
+from traiNNer.utils.errors import ConfigError, TraiNNerError
 from traiNNer.utils.logging import close_logging
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
         check=found.check,
         resume=found.resume,
         launcher=found.launcher,
-        overrides={key: value for key, value in overrides.items() if value not in (None, False)},
+        overrides={key: value for key, value in overrides.items() if value is not None and value is not False},
         command=_command_without_resume(argv),
     )
 
@@ -56,6 +57,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
 def _train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train.py",
+        allow_abbrev=False,
         description="Train a super-resolution network as an option file says.",
         epilog="Example: python train.py -opt options/train/ParagonSR2/quickstart.yml",
     )
@@ -106,18 +108,35 @@ def _command_without_resume(argv: Sequence[str]) -> str:
 def ending_with_message(program: Callable[[], int]) -> int:
     """Run a program; what a user can cause becomes one message on stderr and the error's exit code.
 
-    Of several processes only the first writes it: they find the same mistakes.
+    Of several processes only the first writes mistakes in the options: they all find the same.
     """
     # before torch is imported: threads that spin while they wait take 20 times as long on cores that others use too
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what a Windows pipe cannot
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return program()
     except TraiNNerError as error:
-        if os.environ.get("RANK", "0") == "0":
-            sys.stderr.write(f"{error}\n")
+        rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+        if rank == 0 or not isinstance(error, ConfigError):
+            sys.stderr.write(f"rank {rank}: {error}\n" if rank else f"{error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
     finally:
         close_logging()
+
+
+def leave(code: int) -> int:
+    """Hand the exit code on; one of several processes ends at once.
+
+    Torch's gloo threads can abort the interpreter while it is taken down (`terminate called without an active
+    exception`), after all work is done and every file is closed.
+    """
+    if int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -128,10 +129,15 @@ def _validator(options: Options, key: str, dataset: ImageDataset, metrics: dict[
         scale=options.scale,
         tile_size=val.tile_size if val else 0,
         tile_overlap=val.tile_overlap if val else 0,
-        save_folder=folder / section.name if val is None or val.save_img else None,
+        save_folder=folder / _folder_name(section.name) if val is None or val.save_img else None,
         suffix=(val.suffix if val else None) or options.name,
         roots=roots,
     )
+
+
+def _folder_name(name: str) -> str:
+    """A data set's name as the name of one folder, on every system."""
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "_"
 
 
 def _run(validator: Validator, net: nn.Module, options: Options, console: Console, images: int) -> ValidationReport:

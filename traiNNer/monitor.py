@@ -53,6 +53,10 @@ class StepMonitor:
         if len(self._pending) >= self._read_every:
             self.read()
 
+    def note(self, lines: list[str]) -> None:
+        """Add lines to the next report, such as files that could not be read."""
+        self._reports += lines
+
     def read(self) -> None:
         """Read what is pending: one host-device synchronization.
 
@@ -78,7 +82,8 @@ class StepMonitor:
         return {label: sums[label] / counts[label] for label in labels}
 
     def reports(self) -> list[str]:
-        """One line for each skipped step since the last call."""
+        """What there is to tell since the last call, of all processes: skipped steps, and what was noted."""
+        self.read()
         reports, self._reports = self._reports, []
         return [line for part in dist.all_gather_objects(reports) for line in part]
 

@@ -36,6 +36,7 @@ from traiNNer.utils.checkpoint import (
 from traiNNer.utils.device import Precision, configure_backends, resolve_device, resolve_precision
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.rng import seed_everything
+from traiNNer.utils.run_lock import RunLock
 from traiNNer.utils.weights import load_into, read_weights
 
 Section = TypeVar("Section")
@@ -57,6 +58,11 @@ class Prepared:
     losses: dict[str, Loss] = field(default_factory=dict)
     datasets: dict[str, Any] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+
+    @property
+    def continues(self) -> bool:
+        """Whether the run goes on in its own folder, instead of starting there afresh or from another run's state."""
+        return self.resume is not None and self.resume.path.parent.resolve() == self.paths.training_states.resolve()
 
     @property
     def train(self) -> TrainOptions:
@@ -149,14 +155,17 @@ def prepare(arguments: TrainArguments) -> Prepared:
         configure_backends(run.device, deterministic=options.deterministic, fast_matmul=options.fast_matmul)
     with findings.at("path"):
         run.resume, run.fresh_reason = _find_resume(options, run.paths, arguments)
-        if run.resume is None:
+        if not run.continues:
             _refuse_foreign_files(run.paths)
+    with findings.at("name"):
+        if dist.is_main():
+            RunLock(run.paths.experiment).check()
     run.seed = _choose_seed(options, run.resume)
     with findings.at("network_g"):
         _build_networks(run, findings)
     with findings.at("train.losses"):
         run.losses = build_losses(run.train.losses or ())
-    _build_datasets(run, findings, write_cache=findings.none and not arguments.check)
+    _build_datasets(run, findings, write_cache=not arguments.check)
     findings.raise_if_any()
     return run
 
@@ -175,12 +184,12 @@ def _find_resume(options: Options, paths: RunPaths, arguments: TrainArguments) -
             return find_iteration(folders, arguments.resume), ""
         except ConfigError as error:
             raise ConfigError([replace(problem, key="--resume") for problem in error.problems]) from None
-    if options.path.resume_state:
+    if not options.auto_resume and not options.path.resume_state:
+        return None, "auto_resume is off and no resume_state is given"
+    point, passed_over = latest_complete(folders) if options.auto_resume else (None, [])
+    if point is None and options.path.resume_state:
         with _keyed("resume_state"):
             return find_state(Path(options.path.resume_state), folders), ""
-    if not options.auto_resume:
-        return None, "auto_resume is off and no resume_state is given"
-    point, passed_over = latest_complete(folders)
     nothing = f"auto_resume found no complete checkpoint in {paths.training_states}"
     return point, "" if point else "; ".join([nothing, *passed_over])
 
@@ -240,6 +249,12 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
         with findings.at("network_g"):
             check_networks(run.resume, run.nets, options.path.ignore_resume_networks or ())
     info = network_info(run.nets["net_g"])
+    if (info.in_channels, info.out_channels) != (3, 3):
+        found = f"{info.in_channels} input and {info.out_channels} output channels"
+        raise ConfigError(Problem(key="network_g", message=f"found {info.type} with {found}; accepted: 3 and 3 (RGB)"))
+    if info.scale != options.scale:
+        message = f"found {info.type} of scale {info.scale}; accepted: {options.scale}, the file's scale"
+        raise ConfigError(Problem(key="network_g", message=message))
     run.precision, notices = resolve_precision(
         run.device,
         use_amp=options.use_amp,
@@ -299,4 +314,4 @@ def _build_datasets(run: Prepared, findings: Findings, *, write_cache: bool) -> 
             )
     with findings.at("datasets"):
         cache = run.paths.experiment.parent / ".cache" / "image_headers.json"
-        run.notices += check_datasets(run.datasets, cache if write_cache else None)
+        run.notices += check_datasets(run.datasets, cache if write_cache and findings.none else None)

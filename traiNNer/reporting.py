@@ -152,10 +152,11 @@ def log_table(title: str, rows: Sequence[tuple[str, str]], console: Console | No
         logger.info("%s\n%s", title, _plain(rows))
         return
     from rich.table import Table
+    from rich.text import Text  # names may hold what looks like markup
 
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(title=Text(title), show_header=False, title_justify="left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)
     for handler in logger.handlers:
         if hasattr(handler, "baseFilename"):  # the file gets the text, the terminal has the drawing

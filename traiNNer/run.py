@@ -16,13 +16,15 @@ from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions, Options, TrainOptions
 from traiNNer.inference import network_info
 from traiNNer.metrics import build_metric
-from traiNNer.preparation import Prepared, prepare
+from traiNNer.preparation import Prepared, folders_of, prepare
 from traiNNer.reporting import log_table
 from traiNNer.utils import dist
+from traiNNer.utils.checkpoint_files import set_aside_newer
 from traiNNer.utils.device import describe_device
 from traiNNer.utils.device_check import unusable_gpu_warning
-from traiNNer.utils.errors import RunError
+from traiNNer.utils.errors import ConfigError, RunError
 from traiNNer.utils.logging import configure_logging, get_logger, make_console
+from traiNNer.utils.run_lock import RunLock
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,21 +41,8 @@ def train(arguments: TrainArguments) -> int:
         RunError: the run cannot go on (exit code 1).
     """
     try:
-        run = prepare(arguments)
-        console = make_console() if dist.is_main() else None
-        if arguments.check:
-            configure_logging(console)
-            _announce(run, console)
-            get_logger().info("%s: no mistakes found", arguments.option_file)
-            return 0
-        archived = _open_folders(run) if dist.is_main() else None
+        _train(arguments)  # what it built is gone when it returns: the process group outlives those who use it
         dist.barrier()
-        configure_logging(console, run.paths.log / "train.log" if dist.is_main() else None)
-        if archived is not None:
-            run.notices.append(f"an earlier run of this name was moved to {archived}")
-        trainer, resumed = build_trainer(run, arguments, console)
-        _announce(run, console, resumed)
-        trainer.train()
         return 0
     except RunError as error:
         get_logger().debug("the run ended: %s", error)  # the terminal gets it as the program's last words
@@ -62,10 +51,45 @@ def train(arguments: TrainArguments) -> int:
         dist.stop()
 
 
+def _train(arguments: TrainArguments) -> None:
+    run = prepare(arguments)
+    console = make_console() if dist.is_main() else None
+    if arguments.check:
+        configure_logging(console)
+        _announce(run, console)
+        get_logger().info("%s: no mistakes found", arguments.option_file)
+        return
+    archived = _open(run) if dist.is_main() else None
+    lock = RunLock(run.paths.experiment)
+    if dist.is_main():
+        lock.take()
+    dist.barrier()
+    configure_logging(console, run.paths.log / "train.log" if dist.is_main() else None)
+    if archived is not None:
+        run.notices.append(f"an earlier run of this name was moved to {archived}")
+    if run.resume is not None and run.continues and dist.is_main():
+        aside = set_aside_newer(folders_of(run.paths), run.resume.iteration)
+        run.notices += [f"newer checkpoints of this run are set aside: {', '.join(aside)}"] if aside else []
+    trainer, resumed = build_trainer(run, arguments, console)
+    _announce(run, console, resumed)
+    try:
+        trainer.train()
+    finally:
+        lock.release()
+
+
+def _open(run: Prepared) -> Path | None:
+    try:
+        return _open_folders(run)
+    except OSError as error:
+        key = "path.experiments_root"
+        raise ConfigError(run.options.problem(key, f"the run's folder cannot be made: {error}")) from None
+
+
 def _open_folders(run: Prepared) -> Path | None:
     """Make the run's folders; an earlier run of the same name is moved away unless it is resumed."""
     paths, archived = run.paths, None
-    if run.resume is None and paths.experiment.exists():
+    if not run.continues and paths.experiment.exists():
         archived = _unused(
             paths.experiment.with_name(f"{paths.experiment.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}")
         )

@@ -17,7 +17,8 @@ from traiNNer.reporting import Reporter, Speed, duration
 from traiNNer.types import Batch, StepObserver
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import Checkpoint, SaveError
-from traiNNer.utils.errors import RunError
+from traiNNer.utils.errors import ConfigError, RunError
+from traiNNer.utils.images import ImageError
 from traiNNer.utils.logging import get_logger
 from traiNNer.validation import ValidationReport, Validator
 
@@ -114,12 +115,13 @@ class Trainer:
             self._model.feed_data(batches)
             self._model.optimize_parameters(self.iteration)
             self._monitor.add(self.iteration, self._model.record, _files(batches), self._model.learning_rates)
+            self._monitor.note(_faults(self.iteration, batches))
             self._speed.step(sum(len(batch["lq"]) for batch in batches) * dist.world_size(), waited)
             self._reporter.iteration(self.iteration)
             if self._due(self._settings.print_freq):
                 self.log()
             if self._due(self._settings.val_freq):
-                self._outside_training(self.validate)
+                self._outside_training(self._validate_or_save)
             if self._due(self._settings.save_freq):
                 self._outside_training(self.save)
 
@@ -139,9 +141,12 @@ class Trainer:
     def log(self) -> None:
         """Read the values of the last steps and show their means."""
         values = self._monitor.means()
+        self._log_reports()
+        self._reporter.training(self.iteration, self._loader.epoch, values, self._model.learning_rates, self._speed)
+
+    def _log_reports(self) -> None:
         for line in self._monitor.reports():
             get_logger().warning(line)
-        self._reporter.training(self.iteration, self._loader.epoch, values, self._model.learning_rates, self._speed)
 
     def validate(self) -> None:
         """Validate on every set; weights that are the best by a metric are kept."""
@@ -160,6 +165,14 @@ class Trainer:
         self._reporter.flush()
         if self._observer is not None:
             self._observer.after_validation(metrics, self.iteration)
+
+    def _validate_or_save(self) -> None:
+        """Validate; if that cannot be done, what was trained is saved before the run ends."""
+        try:
+            self.validate()
+        except (RunError, ConfigError, ImageError) as error:
+            self.save()
+            raise RunError(f"validation at iteration {self.iteration} failed: {error}") from error
 
     def _note_best(self, prefix: str, validator: Validator, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -217,6 +230,7 @@ class Trainer:
         self._speed.restart()
 
     def _finish(self, stop: StopRequest) -> None:
+        self._log_reports()
         self.save()
         elapsed = duration(time.perf_counter() - self._started)
         if stop and self.iteration < self._settings.total_iter:
@@ -253,6 +267,11 @@ def _log_images(report: ValidationReport) -> None:
         figures = (f"{name} {value:.4f} (bicubic {image.bicubic[name]:.4f})" for name, value in image.values.items())
         picture = "" if image.picture is None else f"  {image.picture}"
         get_logger().info("  %s: %s%s", image.name, "  ".join(figures), picture)
+
+
+def _faults(iteration: int, batches: Sequence[Batch]) -> list[str]:
+    """A line for each image that could not be read and was replaced."""
+    return [f"iteration {iteration}: replaced by another image: {line}" for batch in batches for line in batch["fault"]]
 
 
 def _files(batches: Sequence[Batch]) -> list[str]:

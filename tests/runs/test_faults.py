@@ -6,6 +6,7 @@ import copy
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -367,3 +368,56 @@ def test_weights_that_do_not_fit(
     options["path"]["strict_load_g"] = False
     assert run_training(options) == 0
     assert "conv_in.weight" in log_of(experiment)
+
+
+def test_an_unreadable_image_is_named(
+    options: dict[str, Any], run_training: Run, experiment: Path, photos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(photos / "lq", folder)
+    file = folder / "03.png"
+    data = bytearray(file.read_bytes())
+    half = len(data) // 2
+    data[half:] = bytes(len(data) - half)  # the header stays: no fault before the run
+    file.write_bytes(bytes(data))
+    options["datasets"]["train"]["dataroot_lq"] = str(folder)
+    options["train"]["total_iter"] = 3  # all 8 images
+    assert run_training(options) == 0
+    assert re.search(r"iteration \d: replaced by another image: .*03\.png", log_of(experiment))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(
+    options: dict[str, Any], run_training: Run, experiment: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from traiNNer.utils.run_lock import RunLock
+
+    assert run_training(options) == 0
+    before = sorted(experiment.parent.rglob("*"))
+    other = RunLock(experiment)
+    other.take()
+    capfd.readouterr()
+    assert run_training(options) == 2
+    assert run_training(options, "--auto_resume") == 2
+    other.release()
+    assert "name: " in capfd.readouterr().err
+    assert sorted(experiment.parent.rglob("*")) == before
+    assert run_training(options, "--auto_resume") == 0
+
+
+def test_a_folder_that_cannot_be_made_is_a_message(
+    options: dict[str, Any], run_training: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    options["path"]["experiments_root"] = str(tmp_path / "file")
+    assert run_training(options) == 2
+    message = capfd.readouterr().err
+    assert "path.experiments_root: the run's folder cannot be made" in message
+    assert "Traceback" not in message
+
+
+def test_a_network_of_other_channels_is_a_message(
+    options: dict[str, Any], run_training: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options["network_g"]["in_chans"] = 1
+    assert run_training(options) == 2
+    assert "accepted: 3 and 3 (RGB)" in capfd.readouterr().err

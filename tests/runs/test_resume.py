@@ -81,3 +81,60 @@ def test_validating_and_saving_often_changes_nothing(
     assert run_training(options, "--name", "often") == 0
     experiments = tmp_path / "experiments"
     assert_same_weights(weights(experiments / "rarely", 8), weights(experiments / "often", 8))
+
+
+def test_an_edited_rate_and_weight_decay_take_effect(
+    options: dict[str, Any], run_training: Run, tmp_path: Path
+) -> None:
+    options["train"]["ema_decay"] = 0.0
+    assert run_training(options) == 0
+    folder = tmp_path / "experiments" / "tiny"
+    before = load_file(folder / "models" / "net_g_4.safetensors")
+    options["train"]["optim_g"] |= {"lr": 1e-12, "weight_decay": 0.5, "betas": [0.5, 0.6]}
+    assert run_training(options, "--resume", "4") == 0
+    after = load_file(folder / "models" / "net_g_8.safetensors")
+    learned = [key for key in before if "tracked" not in key]
+    assert all(torch.allclose(before[key], after[key], atol=1e-9) for key in learned)
+    group = objects(folder, 8)["optimizer/net_g"]["state"]["param_groups"][0]
+    assert (group["initial_lr"], group["weight_decay"], list(group["betas"])) == (1e-12, 0.5, [0.5, 0.6])
+    log = (folder / "train.log").read_text(encoding="utf-8")
+    assert "changed option: train.optim_g.lr: 0.004 by the checkpoint's options, 1e-12 by the current ones" in log
+
+
+def test_going_back_sets_newer_checkpoints_aside(options: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
+    options["logger"]["save_checkpoint_freq"] = 2
+    assert run_training(options) == 0
+    options["train"]["total_iter"] = 5
+    assert run_training(options, "--resume", "4") == 0
+    options["train"]["total_iter"] = 6
+    assert run_training(options, "--auto_resume") == 0
+    log = (tmp_path / "experiments" / "tiny" / "train.log").read_text(encoding="utf-8")
+    assert "set aside: 6.state.aside, 8.state.aside" in log
+    assert "resumed from iteration 5 of" in log
+
+
+def test_a_state_of_another_run_does_not_overwrite_this_one(
+    options: dict[str, Any], run_training: Run, tmp_path: Path
+) -> None:
+    experiments = tmp_path / "experiments"
+    assert run_training(options, "--name", "a") == 0
+    assert run_training(options, "--name", "b") == 0
+    options["path"]["resume_state"] = str(experiments / "a" / "training_states" / "4.state")
+    assert run_training(options, "--name", "b") == 0
+    assert len(list(experiments.glob("b_archived_*"))) == 1
+    assert "resumed from iteration 4 of" in (experiments / "b" / "train.log").read_text(encoding="utf-8")
+    assert run_training(options, "--name", "b", "--auto_resume") == 0  # its own newest, not the state that is named
+    assert "resumed from iteration 8 of" in (experiments / "b" / "train.log").read_text(encoding="utf-8")
+
+
+def test_networks_that_a_resume_leaves_alone(options: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
+    assert run_training(options) == 0
+    options["path"]["ignore_resume_networks"] = ["net_g"]
+    assert run_training(options, "--resume", "4") == 0
+    log = (tmp_path / "experiments" / "tiny" / "train.log").read_text(encoding="utf-8")
+    assert "net_g: not loaded, it is in path.ignore_resume_networks" in log
+
+
+def test_seed_0_is_a_seed(options: dict[str, Any], run_training: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_training(options, "--manual_seed", "0", "--check") == 0
+    assert re.search(r"seed +0\n", capfd.readouterr().err)

@@ -35,6 +35,17 @@ def build_optimizer(options: Mapping[str, Any], net: nn.Module) -> torch.optim.O
     return optimizer
 
 
+def settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The hyperparameters of each parameter group: rates, betas, weight decay, ..."""
+    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+
+
+def apply_settings(optimizer: torch.optim.Optimizer, saved: list[dict[str, Any]]) -> None:
+    """Write hyperparameters into the groups; `load_state_dict` puts those of the checkpoint there, the file's count."""
+    for group, values in zip(optimizer.param_groups, saved, strict=True):
+        group.update(values)
+
+
 def skips_on_device(parameters: Iterable[torch.Tensor]) -> bool:
     """Whether torch's fused kernels exist for these parameters; they take `found_inf` and so need no host decision."""
     return all(parameter.device.type in ("cpu", "cuda") and parameter.is_floating_point() for parameter in parameters)

@@ -127,6 +127,20 @@ def latest_complete(folders: CheckpointFolders) -> tuple[ResumePoint | None, lis
     return None, passed_over
 
 
+def set_aside_newer(folders: CheckpointFolders, iteration: int) -> list[str]:
+    """Rename the states of later iterations, so that resuming later follows the run that goes on from this one.
+
+    Weights stay; a state is taken up again by removing the ending `.aside` from its name. Returns the new names.
+    """
+    renamed: list[str] = []
+    for number, _, path in reversed(list_states(folders.training_states)):
+        if number > iteration:
+            target = path.with_name(f"{path.name}.aside")
+            os.replace(path, target)
+            renamed.append(target.name)
+    return renamed
+
+
 def find_iteration(folders: CheckpointFolders, iteration: int) -> ResumePoint:
     """The checkpoint of an iteration.
 
