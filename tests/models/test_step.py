@@ -204,3 +204,19 @@ def test_the_observer_sees_the_norm_before_the_update() -> None:
     model.feed_data([make_batch(0)])
     model.optimize_parameters(1)
     assert calls == [("net_g", 1, True), ("after", 1, False)]
+
+
+def test_modules_are_told_once_that_a_step_is_complete() -> None:
+    class Counting(Net):
+        told = 0
+
+        def after_update(self) -> None:
+            self.told += 1
+
+    net = Counting(batch_norm=False)
+    optimizer = build_optimizer({"type": "SGD", "lr": 0.1}, net)
+    player = Player(net, optimizer, LearningRate(optimizer, build_schedule(None, 10)))
+    model = SRModel(generator=player, losses=build_losses([{"type": "l1loss", "loss_weight": 1.0}]))
+    model.feed_data([make_batch(0), make_batch(1)])
+    model.optimize_parameters(1)
+    assert net.told == 1
