@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,10 @@ from traiNNer.utils.logging import close_logging
 
 if TYPE_CHECKING:
     from traiNNer.utils.dist import Launcher  # imports torch, which --help does not need
+
+
+TELLING_SECONDS = 10
+"""So long other ranks wait for rank 0 to write the mistakes that all of them found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +126,8 @@ def ending_with_message(program: Callable[[], int]) -> int:
         rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
         if rank == 0 or not isinstance(error, ConfigError):
             sys.stderr.write(f"rank {rank}: {error}\n" if rank else f"{error}\n")
+        else:
+            time.sleep(TELLING_SECONDS)  # torchrun stops every rank when one leaves, and rank 0 has yet to write
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
