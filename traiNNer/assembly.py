@@ -42,7 +42,7 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
     """Assemble the trainer of a prepared run and load the checkpoint it resumes from; with lines for the log."""
     options = run.options
     model, loader, validators = build_model(run), build_loader(run), build_validators(run)
-    monitor, best = StepMonitor(limit=20 if run.precision.scales_loss else 10), BestValues()
+    monitor, best = StepMonitor(), BestValues()
     record = RunRecord(run.seed, options.dump())
     checkpoint = _track(run, model)
     seed_everything(run.seed, dist.rank())  # from here on every rank draws numbers of its own
