@@ -91,6 +91,11 @@ def test_labels_and_spellings() -> None:
         build_losses([entries[2], entries[2]])
 
 
+def test_a_negative_weight_is_refused_until_it_has_a_meaning() -> None:
+    with pytest.raises(ConfigError, match="not supported yet"):
+        build_loss({"type": "l1loss", "loss_weight": -1.0})
+
+
 def test_a_loss_that_asks_for_what_there_is_not_is_not_registered() -> None:
     class Odd(nn.Module):
         def forward(self, output: torch.Tensor, discriminator: torch.Tensor) -> torch.Tensor:

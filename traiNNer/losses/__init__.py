@@ -37,6 +37,9 @@ def build_loss(options: Mapping[str, Any]) -> Loss:
     loss_weight = options.get("loss_weight", 1.0)
     if isinstance(loss_weight, bool) or not isinstance(loss_weight, (int, float)):
         raise ConfigError(Problem(key="loss_weight", message=f"found {loss_weight!r}; accepted: a number"))
+    if loss_weight < 0:
+        message = f"found {loss_weight:g}; a negative weight (the enlarged LQ as target) is not supported yet"
+        raise ConfigError(Problem(key="loss_weight", message=message))
     loss: Loss = LOSSES.build({key: value for key, value in options.items() if key not in ENTRY_KEYS})
     loss.loss_weight = float(loss_weight)
     loss.label = str(options.get("name") or LOSSES.canonical(options["type"]))
