@@ -17,7 +17,7 @@ NAMES = LOSSES.names()
 
 def inputs(loss: nn.Module, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
-    images = {name: torch.rand(2, 3, 32, 32, generator=generator, dtype=dtype) for name in ("output", "target")}
+    images = {name: torch.rand(2, 3, 32, 32, generator=generator, dtype=dtype) for name in ("output", "target", "ema_output")}
     images["lq"] = torch.rand(2, 3, 16, 16, generator=generator, dtype=dtype)
     return {name: images[name] for name in needs(loss)}
 
@@ -43,7 +43,9 @@ def test_smallest_at_identity(name: str) -> None:
     other = loss(**given)
     given["output"] = given["target"].clone().requires_grad_()
     same = loss(**given)
-    assert same < 1e-5
+    if loss.minimum is None:
+        pytest.skip("by its definition not smallest there")
+    assert abs(same - loss.minimum) < 1e-5
     assert same < other
     same.backward()
     assert torch.isfinite(given["output"].grad).all()
@@ -52,6 +54,8 @@ def test_smallest_at_identity(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_pieces_equal_the_whole_in_float64(name: str) -> None:
     loss = build_loss({"type": name, "loss_weight": 1.0})
+    if loss.batch_coupled:
+        pytest.skip("declared to be coupled")
     given = inputs(loss, torch.float64)
     whole = loss(**given)
     pieces = [loss(**{key: value[index : index + 1] for key, value in given.items()}) for index in range(2)]

@@ -14,8 +14,12 @@ from traiNNer.losses.base import Loss
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import LOSSES
 
-INPUTS = ("output", "target", "lq")
-"""What a loss's forward may ask for: net_g's output, GT, LQ; (B, 3, H, W) float32, [0, 1] except the output."""
+INPUTS = ("output", "target", "lq", "ema_output", "real_logits", "fake_logits", "current_iter")
+"""What a loss's forward may ask for.
+
+Images are (B, 3, H, W) float32: net_g's output and that of its moving average, not clamped, GT and LQ in [0, 1]. Logits
+are what net_d returns for GT and for the output. The iteration counts from 1.
+"""
 
 ENTRY_KEYS = ("loss_weight", "name")
 """Keys of an entry of `train.losses` that belong to the entry, not to the loss."""
