@@ -110,7 +110,7 @@ def test_loss_is_the_weighted_sum_averaged_over_images() -> None:
     for pair in samples.pairs:
         difference = net.eval()(pair["lq"][None]) - pair["gt"][None]
         expected += (0.5 * difference.abs().mean() + 2 * difference.square().mean()).item() / 3
-    assert validator(samples, fidelity_losses=losses).run(net, 1).loss == pytest.approx(expected, rel=1e-6)
+    assert validator(samples, fidelity_losses=lambda: losses).run(net, 1).loss == pytest.approx(expected, rel=1e-6)
     assert validator(samples).run(net, 1).loss is None
 
 
@@ -132,7 +132,7 @@ def test_sizes_that_differ_by_a_pixel_are_compared_where_both_are(
     for pair in samples.pairs:
         pair["gt"] = nn.functional.pad(pair["gt"], (0, 1, 0, 1))
     losses = {"l1": (build_loss({"type": "l1loss"}), 1.0)}
-    assert validator(samples, fidelity_losses=losses).run(net, 1).values == exact
+    assert validator(samples, fidelity_losses=lambda: losses).run(net, 1).values == exact
     assert caplog.text.count("what both have is compared") == 1
 
 
@@ -225,7 +225,7 @@ def _validate_as_rank(rank: int, world_size: int, folder: str) -> None:
     address = Path(folder, "rendezvous").as_uri()
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
     losses = {"l1": (build_loss({"type": "l1loss"}), 1.0)}
-    checked = validator(Samples(SIZES, rank, world_size), fidelity_losses=losses)
+    checked = validator(Samples(SIZES, rank, world_size), fidelity_losses=lambda: losses)
     report = checked.run(Double(), 1)
     baseline = validator(Samples(SIZES, rank, world_size)).baseline()
     torch.save(
@@ -245,7 +245,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
         process.join(60)
         assert process.exitcode == 0
     losses = {"l1": (build_loss({"type": "l1loss"}), 1.0)}
-    alone = validator(Samples(SIZES), fidelity_losses=losses)
+    alone = validator(Samples(SIZES), fidelity_losses=lambda: losses)
     report = alone.run(Double(), 1)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from traiNNer.config import DatasetOptions
 from traiNNer.data import TrainLoader, ValidationLoader
 from traiNNer.inference import network_info
 from traiNNer.metrics import build_metric
+from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.ema import Ema
 from traiNNer.models.loss_scale import LossScale
 from traiNNer.models.player import Player
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | None) -> tuple[Trainer, list[str]]:
     """Assemble the trainer of a prepared run and load the checkpoint it resumes from; with lines for the log."""
     options = run.options
-    model, loader, validators = build_model(run), build_loader(run), build_validators(run)
+    model, loader = build_model(run), build_loader(run)
+    validators = build_validators(run, model)
     monitor, best = StepMonitor(), BestValues()
     record = RunRecord(run.seed, options.dump())
     checkpoint = _track(run, model)
@@ -96,28 +99,38 @@ def _load(checkpoint: Checkpoint, run: Prepared, model: SRModel) -> list[str]:
 def build_model(run: Prepared) -> SRModel:
     """Networks with their optimizers, losses and EMA, on the run's device."""
     options, train = run.options, run.train
-    net_g = run.nets["net_g"]
-    optimizer = build_optimizer(train.optim_g or {}, net_g)
-    rate = LearningRate(optimizer, build_schedule(train.scheduler, train.total_iter), train.warmup_iter)
     torch.autograd.set_detect_anomaly(options.detect_anomaly)
-    generator = Player(
-        net_g,
-        optimizer,
-        rate,
-        max_norm=train.grad_clip_max_norm if train.grad_clip else None,
-        loss_scale=LossScale(run.device) if run.precision.scales_loss else None,
-        forward_net=_forward_net(run, net_g),
-    )
+    net_g = run.nets["net_g"]
     ema = None
     if train.ema_decay > 0:
         ema = Ema(net_g, decay=train.ema_decay, power=train.ema_power, update_after_step=train.ema_update_after_step)
+    adaptive_d = None
+    if train.adaptive_d and "net_d" in run.nets:
+        adaptive_d = AdaptiveDiscriminator(
+            decay=train.adaptive_d_ema_decay, threshold=train.adaptive_d_threshold, device=run.device
+        )
     return SRModel(
-        generator=generator,
+        generator=_build_player(run, net_g, train.optim_g),
         losses={label: loss.to(run.device) for label, loss in run.losses.items()},
+        discriminator=_build_player(run, run.nets["net_d"], train.optim_d) if "net_d" in run.nets else None,
+        adaptive_d=adaptive_d,
         ema=ema,
         device=run.device,
         precision=run.precision,
         channels_last=options.use_channels_last,
+    )
+
+
+def _build_player(run: Prepared, net: nn.Module, optimizer_options: Mapping[str, Any] | None) -> Player:
+    train = run.train
+    optimizer = build_optimizer(optimizer_options or {}, net)
+    return Player(
+        net,
+        optimizer,
+        LearningRate(optimizer, build_schedule(train.scheduler, train.total_iter), train.warmup_iter),
+        max_norm=train.grad_clip_max_norm if train.grad_clip else None,
+        loss_scale=LossScale(run.device) if run.precision.scales_loss else None,
+        forward_net=_forward_net(run, net),
     )
 
 
@@ -157,7 +170,7 @@ def build_loader(run: Prepared) -> TrainLoader:
     )
 
 
-def build_validators(run: Prepared) -> list[Validator]:
+def build_validators(run: Prepared, model: SRModel) -> list[Validator]:
     """One validator for each validation set of the file, in its order."""
     val = run.val
     if val is None:
@@ -183,7 +196,7 @@ def build_validators(run: Prepared) -> list[Validator]:
             save_folder=_pictures(run, key) if val.save_img else None,
             suffix=val.suffix,
             roots=_roots(run.options.datasets[key]),
-            fidelity_losses={label: (loss, loss.loss_weight) for label, loss in run.losses.items()},
+            fidelity_losses=lambda: model.fidelity_losses,
         )
         for key, dataset in run.datasets.items()
         if key.startswith("val")
@@ -211,10 +224,21 @@ def _track(run: Prepared, model: SRModel) -> Checkpoint:
     )
     info = network_info(run.nets["net_g"])
     for name, player in model.players.items():
-        checkpoint.track_network(name, player.net, lambda iteration: network_metadata(info, iteration))
+        own = network_info(player.net)
+        checkpoint.track_network(
+            name,
+            player.net,
+            lambda iteration, own=own: network_metadata(own, iteration),
+            released=name == "net_g",
+        )
         checkpoint.track(f"optimizer/{name}", player.optimizer, required=True)
         if player.loss_scale is not None:
             checkpoint.track(f"loss_scale/{name}", player.loss_scale)
+    if model.adaptive_d is not None:
+        checkpoint.track("adaptive_d", model.adaptive_d)
+    for label, loss in model.losses.items():
+        if loss.learns:
+            checkpoint.track(f"loss/{label}", loss)
     if model.ema is not None:
         checkpoint.track_network("net_g_ema", model.ema.net, lambda iteration: network_metadata(info, iteration))
     return checkpoint

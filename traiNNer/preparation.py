@@ -6,7 +6,6 @@ and all of them are reported together.
 
 from __future__ import annotations
 
-import copy
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +18,17 @@ from torch import nn
 
 from traiNNer.archs import build_network
 from traiNNer.cli import TrainArguments
+from traiNNer.component_checks import (
+    check_deterministic,
+    check_deterministic_loss,
+    check_discriminator,
+    check_needs,
+)
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
 from traiNNer.data import build_dataset, check_datasets
 from traiNNer.inference import network_info
-from traiNNer.losses import build_losses
-from traiNNer.losses.base import Loss
+from traiNNer.losses import BuiltLoss, build_losses
+from traiNNer.losses.term import Term
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import (
     CheckpointFolders,
@@ -55,7 +60,7 @@ class Prepared:
     fresh_reason: str = ""
     """Why the run starts at iteration 0; empty when it resumes."""
     nets: dict[str, nn.Module] = field(default_factory=dict)
-    losses: dict[str, Loss] = field(default_factory=dict)
+    losses: dict[str, BuiltLoss] = field(default_factory=dict)
     datasets: dict[str, Any] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
@@ -161,10 +166,12 @@ def prepare(arguments: TrainArguments) -> Prepared:
         if dist.is_main():
             RunLock(run.paths.experiment).check()
     run.seed = _choose_seed(options, run.resume)
+    _build_losses(run, findings)
     with findings.at("network_g"):
         _build_networks(run, findings)
-    with findings.at("train.losses"):
-        run.losses = build_losses(run.train.losses or ())
+    if "net_d" in run.nets:
+        with findings.at("network_d"):
+            check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"))
     _build_datasets(run, findings, write_cache=not arguments.check)
     findings.raise_if_any()
     return run
@@ -234,20 +241,46 @@ def _choose_seed(options: Options, resume: ResumePoint | None) -> int:
     return dist.broadcast_object(secrets.randbelow(2**31)) if saved is None else saved["seed"]
 
 
+def _build_losses(run: Prepared, findings: Findings) -> None:
+    """Build the losses that have a weight at some iteration, and ask for what they need."""
+    train = run.train
+    entries = train.losses or ()
+    with findings.at("train.losses"):
+        run.losses = build_losses(entries, total_iter=train.total_iter)
+    for index, entry in enumerate(entries):
+        built = run.losses.get(entry["name"])
+        if built is None:
+            continue
+        term = Term(entry["name"], built)
+        with findings.at(f"train.losses[{index}]"):
+            check_needs(run.options, train, term)
+        if run.options.deterministic:
+            with findings.at("deterministic"):
+                check_deterministic_loss(term, run.device)
+        if not term.adversarial and term.schedule.discriminator_start_iter is not None:
+            key = f"train.losses[{index}].discriminator_start_iter"
+            run.notices.append(str(run.options.problem(key, "has no effect: the loss is not adversarial")))
+
+
 def _build_networks(run: Prepared, findings: Findings) -> None:
     options = run.options
     seed_everything(run.seed)  # every rank starts from the same weights
     run.nets["net_g"] = build_network(options.network_g)
-    if options.network_d is not None:
+    adversarial = any(Term(label, loss).adversarial for label, loss in run.losses.items())
+    if options.network_d is not None and adversarial:
+        with findings.at("network_d"):
+            run.nets["net_d"] = build_network(options.network_d)
+    elif options.network_d is not None:
         run.notices.append("network_d is not used: no loss of this run is adversarial")
-    with findings.at("path"):
-        _load_pretrained(run, "net_g", "g")
-    if options.deterministic:
-        with findings.at("deterministic"):
-            check_deterministic(run.nets["net_g"], run.device)
-    if run.resume is not None:
-        with findings.at("network_g"):
-            check_networks(run.resume, run.nets, options.path.ignore_resume_networks or ())
+    for name in run.nets:
+        with findings.at("path"):
+            _load_pretrained(run, name, name[-1])
+        if options.deterministic:
+            with findings.at("deterministic"):
+                check_deterministic(name.replace("net_", "network_"), run.nets[name], run.device)
+        if run.resume is not None and (name == "net_g" or name in run.resume.weights):
+            with findings.at(name.replace("net_", "network_")):
+                check_networks(run.resume, {name: run.nets[name]}, options.path.ignore_resume_networks or ())
     info = network_info(run.nets["net_g"])
     if (info.in_channels, info.out_channels) != (3, 3):
         found = f"{info.in_channels} input and {info.out_channels} output channels"
@@ -267,25 +300,6 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
         net.to(run.device)
         if options.use_channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def check_deterministic(net: nn.Module, device: torch.device) -> None:
-    """Take one small step with a copy of the network: torch refuses operations that have no deterministic form.
-
-    Raises:
-        ConfigError: naming network and operation.
-    """
-    info = network_info(net)
-    side = -(-max(16, info.minimum) // info.multiple_of) * info.multiple_of
-    with torch.random.fork_rng():
-        copied = copy.deepcopy(net).to(device).train()
-        try:
-            copied(torch.rand(1, info.in_channels, side, side, device=device)).mean().backward()
-        except RuntimeError as error:
-            if "deterministic" not in str(error):
-                raise
-            reason = str(error).split(". ", maxsplit=1)[0]
-            raise ConfigError(f"found true, but network_g {info.type} cannot be: {reason}; accepted: false") from None
 
 
 def _load_pretrained(run: Prepared, name: str, letter: str) -> None:

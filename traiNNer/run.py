@@ -25,6 +25,7 @@ from traiNNer.utils.device_check import unusable_gpu_warning
 from traiNNer.utils.errors import ConfigError, RunError
 from traiNNer.utils.logging import configure_logging, get_logger, make_console
 from traiNNer.utils.run_lock import RunLock
+from traiNNer.utils.weight_schedule import WeightSchedule
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,13 +136,13 @@ def describe(run: Prepared) -> list[tuple[str, str]]:
         ),
         ("switches", _switches_row(options)),
         ("seed", str(run.seed)),
-        ("network_g", _network_row(run.nets["net_g"])),
+        *((name.replace("net_", "network_"), _network_row(net)) for name, net in run.nets.items()),
         *((f"data {key}", _facts_row(dataset.describe())) for key, dataset in run.datasets.items()),
         *((f"loading {key}", _loading_row(options.datasets[key])) for key in run.datasets),
         ("effective batch", f"{_batch_row(section)} x {processes} (processes) = {batch} images"),
         ("length", f"{iterations:,} iterations, {iterations * batch / images:,.1f} passes{_epoch_row(section)}"),
-        ("losses", ", ".join(f"{label} x {loss.loss_weight:g}" for label, loss in run.losses.items())),
-        ("optimizer", _component_row(run.train.optim_g) + _clip_row(run.train)),
+        *((f"loss {label}", _loss_row(loss.schedule)) for label, loss in run.losses.items()),
+        *((f"optimizer {name}", _optimizer_row(run.train, name)) for name in run.nets),
         ("learning rate", _component_row(run.train.scheduler) + _warmup_row(run.train.warmup_iter)),
         ("EMA", _ema_row(run.train)),
         ("validation", _validation_row(run)),
@@ -172,8 +173,29 @@ def _batch_row(section: DatasetOptions) -> str:
     return f"{section.batch_size_per_gpu} (batch_size_per_gpu) x {section.accum_iter} (accum_iter)"
 
 
-def _clip_row(train: TrainOptions) -> str:
-    return f", gradient norm clipped at {train.grad_clip_max_norm:g}" if train.grad_clip else ""
+def _loss_row(schedule: WeightSchedule) -> str:
+    """When a loss acts, and with which weights."""
+    if schedule.knots:
+        weight = ", ".join(f"{weight:g} at {at:,}" for at, weight in schedule.knots)
+    elif schedule.target_iter is not None and schedule.target_iter > schedule.start_iter:
+        end = schedule.value(schedule.target_iter) or schedule.target_weight or 0.0
+        weight = f"{schedule.loss_weight:g} to {end:g} at {schedule.target_iter:,} ({schedule.schedule_type})"
+    else:
+        weight = f"{schedule.loss_weight if schedule.target_weight is None else schedule.target_weight:g}"
+    parts = [f"weight {weight}"]
+    parts += [f"from {schedule.start_iter:,}"] if schedule.start_iter > 1 else []
+    parts += [] if schedule.disable_after is None else [f"until {schedule.disable_after:,}"]
+    parts += ["against the enlarged LQ"] if schedule.negative else []
+    if schedule.discriminator_start_iter is not None:
+        parts.append(f"net_d trains from {schedule.trains_discriminator_from:,}")
+    return ", ".join(parts)
+
+
+def _optimizer_row(train: TrainOptions, name: str) -> str:
+    options = train.optim_g if name == "net_g" else train.optim_d
+    clip = f", gradient norm clipped at {train.grad_clip_max_norm:g}" if train.grad_clip else ""
+    rest = ", rests while the adversarial loss rises" if name == "net_d" and train.adaptive_d else ""
+    return _component_row(options) + clip + rest
 
 
 def _ema_row(train: TrainOptions) -> str:
@@ -204,7 +226,8 @@ def _switches_row(options: Options) -> str:
 def _network_row(net: nn.Module) -> str:
     info = network_info(net)
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-    return f"{info.type} x{info.scale}, {trained:,} trainable parameters"
+    scale = f" x{info.scale}" if info.scale > 1 else ""
+    return f"{info.type}{scale}, {trained:,} trainable parameters"
 
 
 def _component_row(options: Mapping[str, Any] | None) -> str:

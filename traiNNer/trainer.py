@@ -113,6 +113,7 @@ class Trainer:
             waited = time.perf_counter() - before
             self.iteration += 1
             self._model.feed_data(batches)
+            self._announce_phases()
             self._model.optimize_parameters(self.iteration)
             self._monitor.add(self.iteration, self._model.record, _files(batches), self._model.learning_rates)
             self._monitor.note(_faults(self.iteration, batches))
@@ -124,6 +125,10 @@ class Trainer:
                 self._outside_training(self._validate_or_save)
             if self._due(self._settings.save_freq):
                 self._outside_training(self.save)
+
+    def _announce_phases(self) -> None:
+        for line in self._model.phases(self.iteration):
+            get_logger().info("[iter %s] %s", f"{self.iteration:,}", line)
 
     def _due(self, interval: int) -> bool:
         return interval > 0 and (self.iteration % interval == 0 or self.iteration == self._settings.total_iter)
@@ -143,6 +148,8 @@ class Trainer:
         values = self._monitor.means()
         self._log_reports()
         self._reporter.training(self.iteration, self._loader.epoch, values, self._model.learning_rates, self._speed)
+        weights = {f"loss_weight/{label}": weight for label, weight in self._model.loss_weights.items()}
+        self._reporter.scalars(weights, self.iteration)
 
     def _log_reports(self) -> None:
         for line in self._monitor.reports():

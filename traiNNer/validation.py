@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from traiNNer.inference import Upscaler, evaluation, is_out_of_memory
+from traiNNer.losses.base import Loss, total
 from traiNNer.metrics.psnr_metric import PSNR
 from traiNNer.types import Metric, Sample
 from traiNNer.utils import dist
@@ -70,7 +71,7 @@ class Validator:
         tile_overlap: see `inference.upscale`.
         save_folder: where results and side-by-side pictures go; None for none.
         suffix: added to the names of the pictures.
-        fidelity_losses: label to (loss, weight): the losses that need only output and target.
+        fidelity_losses: gives label to (loss, weight): the losses that need only output and target.
         roots: folders of the data set; an image in a sub-folder keeps it in its name.
     """
 
@@ -85,7 +86,7 @@ class Validator:
         tile_overlap: int = 0,
         save_folder: Path | None = None,
         suffix: str | None = None,
-        fidelity_losses: Mapping[str, tuple[nn.Module, float]] | None = None,
+        fidelity_losses: Callable[[], Mapping[str, tuple[Loss, float]]] = dict,
         roots: Sequence[Path] = (),
     ) -> None:
         self.name, self.metrics = name, dict(metrics)
@@ -93,7 +94,7 @@ class Validator:
         self._tile_size, self._tile_overlap = tile_size, tile_overlap
         self._names = _Names(roots)
         self._pictures = None if save_folder is None else _Pictures(save_folder, suffix, scale, self.metrics)
-        self._losses = dict(fidelity_losses or {})
+        self._losses = fidelity_losses
         self._baseline: dict[str, float] | None = None
         self._bicubic: dict[str, dict[str, float]] = {}
         self._noticed = False
@@ -183,14 +184,13 @@ class Validator:
             raise ConfigError(f"{path}: {error}") from None
 
     def _loss(self, output: Tensor, target: Tensor) -> float | None:
-        if not self._losses:
+        losses = self._losses()
+        if not losses:
             return None
         height, width = _common_size(output, target)
         inputs = {"output": output[..., :height, :width], "target": target[..., :height, :width]}
-        total = 0.0
-        for loss, weight in self._losses.values():
-            total += weight * float(loss(**inputs))  # synchronizes host and device
-        return total
+        # each one synchronizes host and device
+        return sum(weight * float(total(loss(**inputs))) for loss, weight in losses.values())
 
     def _same_size(self, output: Tensor, target: Tensor, path: str) -> tuple[Tensor, Tensor]:
         if output.shape != target.shape and not self._noticed:

@@ -319,8 +319,8 @@ class TestTrackedKernels:
         optimizer = build_optimizer({"type": "AdamW", "lr": 1e-3}, net)
         player = Player(net, optimizer, LearningRate(optimizer, build_schedule(None, 10), 0))
         good, states = images(2, 3, 8, 8), []
-        for iteration, batches in enumerate([[good, good], [good, infinite(net, good)], [good]]):
-            player.begin(iteration + 1)
+        for _iteration, batches in enumerate([[good, good], [good, infinite(net, good)], [good]]):
+            player.begin()
             for batch in batches:
                 player.backward(net(batch).square().mean())
             norm = player.gradient_norm()

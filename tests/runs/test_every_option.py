@@ -27,7 +27,6 @@ CASES: dict[str, Any] = {
     "fast_matmul": True,
     "detect_anomaly": True,
     "auto_resume": True,
-    "network_d": {"type": "unetdiscriminatorsn", "num_feat": 8},
     "datasets.train.name": "others",
     "datasets.train.batch_size_per_gpu": 2,
     "datasets.train.accum_iter": 2,
@@ -60,6 +59,13 @@ CASES: dict[str, Any] = {
 }
 """Option to a value that must show in a run of three iterations."""
 
+GAN: dict[str, Any] = {
+    "network_d": {"type": "unetdiscriminatorsn", "num_feat": 8},
+    "train.optim_d": {"type": "AdamW", "lr": 1e-3},
+    "train.losses": [{"type": "l1loss", "loss_weight": 1.0}, {"type": "ganloss", "loss_weight": 0.1}],
+}
+"""What makes a run adversarial."""
+
 WITH: dict[str, tuple[Any, dict[str, Any]]] = {
     "amp_bf16": (True, {"use_amp": True}),
     "compile_mode": ("reduce-overhead", {"use_compile": True}),
@@ -69,6 +75,11 @@ WITH: dict[str, tuple[Any, dict[str, Any]]] = {
     "datasets.train.persistent_workers": (False, {"datasets.train.num_worker_per_gpu": 1}),
     "train.ema_power": (0.5, {"train.ema_decay": 0.9}),
     "train.ema_update_after_step": (1, {"train.ema_decay": 0.9}),
+    "train.adaptive_d": (True, GAN),
+    "train.adaptive_d_ema_decay": (0.1, GAN | {"train.adaptive_d": True, "train.adaptive_d_threshold": 0.9999}),
+    "train.adaptive_d_threshold": (0.01, GAN | {"train.adaptive_d": True}),
+    "train.optim_d": ({"type": "SGD", "lr": 1e-3}, GAN),
+    "network_d": ({"type": "unetdiscriminatorsn", "num_feat": 4}, GAN),
     "train.grad_clip_max_norm": (1e-3, {"train.grad_clip": True}),
     "val.tile_size": (16, {"val.save_img": True}),
     "val.tile_overlap": (2, {"val.tile_size": 16}),
@@ -88,13 +99,12 @@ ELSEWHERE = {
     "val": "its fields",
     "logger": "its fields",
     "datasets.train.component": "tests/data",
-    "train.optim_d": "read when a loss is adversarial",
     "path.pretrain_network_g": "tests/runs/test_faults.py",
     "path.param_key_g": "tests/utils/test_weights.py",
     "path.strict_load_g": "tests/runs/test_faults.py",
-    "path.pretrain_network_d": "read when a loss is adversarial",
-    "path.param_key_d": "read when a loss is adversarial",
-    "path.strict_load_d": "read when a loss is adversarial",
+    "path.pretrain_network_d": "tests/runs/test_gan.py",
+    "path.param_key_d": "tests/runs/test_gan.py",
+    "path.strict_load_d": "tests/runs/test_gan.py",
     "path.resume_state": "tests/runs/test_faults.py",
     "path.ignore_resume_networks": "tests/runs/test_resume.py",
     "path.results_root": "tests/test_evaluation.py: option files of test.py",

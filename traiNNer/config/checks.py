@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
+from traiNNer.config.loss_checks import loss_notices, loss_problems
 from traiNNer.utils.errors import Problem
 from traiNNer.utils.schema import MISSING, unknown_key
 
@@ -45,7 +46,8 @@ def notices(data: Data) -> list[Problem]:
             names = [name for name in ("batch_size_per_gpu", "accum_iter") if values.get(name, 1) not in (1, None)]
             text = "has no effect here: images are validated one by one"
             found += [Problem(key=f"datasets.{phase}.{name}", message=text) for name in names]
-    return found
+    train = section(data, "train")
+    return [*found, *loss_notices(train.get("losses"), train.get("total_iter"))]
 
 
 _NEEDS = (
@@ -53,6 +55,8 @@ _NEEDS = (
     ("train", "grad_clip_max_norm", "grad_clip"),
     ("train", "ema_power", "ema_decay"),
     ("train", "ema_update_after_step", "ema_decay"),
+    ("train", "adaptive_d_ema_decay", "adaptive_d"),
+    ("train", "adaptive_d_threshold", "adaptive_d"),
 )
 """Section, option, and the option beside it without which it does nothing."""
 
@@ -82,7 +86,7 @@ def _training(data: Data) -> Iterator[Problem]:
     for key, value in needed:
         if value is None:
             yield Problem(key=key, message=f"{MISSING}; accepted: a {_KINDS.get(key, 'section')}")
-    yield from _losses(train.get("losses"))
+    yield from loss_problems(train.get("losses"), train.get("total_iter"))
     dataset = section(datasets, "train")
     if dataset and dataset.get("batch_size_per_gpu") is None:
         yield Problem(
@@ -91,26 +95,6 @@ def _training(data: Data) -> Iterator[Problem]:
 
 
 _KINDS = {"train.losses": "list with at least one loss", "train.optim_g": "section with the type of an optimizer"}
-
-
-def _losses(losses: Any) -> Iterator[Problem]:
-    if not isinstance(losses, list):
-        return
-    entries = cast("list[Any]", losses)
-    weights: list[Any] = []
-    names: dict[str, int] = {}
-    for index, entry in enumerate(entries):
-        values = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
-        weights.append(values.get("loss_weight"))
-        name = values.get("name")
-        if isinstance(name, str) and name in names:
-            message = f"found {name!r} again, the label of losses[{names[name]}]; accepted: a label of its own"
-            yield Problem(key=f"train.losses[{index}].name", message=message)
-        elif isinstance(name, str):
-            names[name] = index
-    if all(type(weight) in (int, float) and weight == 0 for weight in weights):
-        found = "no loss" if not entries else "only losses of weight 0"
-        yield Problem(key="train.losses", message=f"found {found}; accepted: at least one loss that has a weight")
 
 
 def _crop_sizes(data: Data) -> Iterator[Problem]:

@@ -100,7 +100,8 @@ class OfKind:
         if not isinstance(value, dict):
             raise _refusal([Problem(message=f"found {shown(value)}; accepted: a section with `type`")])
         section = cast("dict[str, Any]", value)
-        names = list(self.common.model_fields) if self.common else []
+        own = parameters_of(self.registry, section)  # a component's parameter wins over a key of the same name
+        names = [name for name in self.common.model_fields if name not in own] if self.common else []
         common, problems = self._check_common({name: section[name] for name in names if name in section})
         try:
             values = self._check_component({name: v for name, v in section.items() if name not in names}, names)
@@ -117,7 +118,9 @@ class OfKind:
             checked = self.common.model_validate(values)
         except pydantic.ValidationError as error:
             return {}, problems_of(error, list(self.common.model_fields), values)
-        return {name: getattr(checked, name) for name in self.common.model_fields}, []
+        fields = self.common.model_fields
+        given = [name for name in fields if name in checked.model_fields_set]
+        return {name: getattr(checked, name) for name in given}, []
 
     def _check_component(self, values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
         written = values.get("type")

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from pydantic import BaseModel
+
 from traiNNer.config.options import Options
 from traiNNer.config.sections import DatasetOptions, LossEntry, Section
 from traiNNer.utils.registry import DATASETS, LOSSES, METRICS, NETWORKS, OPTIMIZERS, SCHEDULERS, Registry
@@ -95,7 +97,7 @@ def _fields(registry: Registry, name: str) -> list[str]:
     return list(_parameters(registry, name)["properties"])
 
 
-def sections() -> Iterator[tuple[str, type[Section]]]:
+def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     """The sections of an option file with the prefix of their keys."""
     yield "", Options
     yield "datasets.*.", DatasetOptions

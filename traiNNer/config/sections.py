@@ -6,21 +6,17 @@ their registries' signatures.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from traiNNer.config.components import ComponentOptions, OfKind, ReadOnly, labels, parameters_of
+from traiNNer.utils.fields import Iterations, option
 from traiNNer.utils.registry import DATASETS, LOSSES, METRICS, NETWORKS, OPTIMIZERS, SCHEDULERS
+from traiNNer.utils.weight_schedule import WeightSchedule
 
 Names: TypeAlias = Annotated[tuple[str, ...], Strict(False)]
-
-
-def option(default: Any = ..., *, unit: str, text: str, **limits: Any) -> Any:
-    """A field of a section: its default, its unit, what it does, and its limits."""
-    return Field(default, description=text, json_schema_extra={"unit": unit}, **limits)
 
 
 def plain(value: Any) -> Any:
@@ -51,28 +47,10 @@ class Section(BaseModel):
         return {name: plain(getattr(self, name)) for name in type(self).model_fields}
 
 
-def iterations(value: Any) -> Any:
-    """A number of iterations as users write it: 20000, 2e4 or "20k".
-
-    Raises:
-        ValueError: anything else.
-    """
-    number = value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?[kK]", value):
-        number = round(float(value[:-1]) * 1000, 6)
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise ValueError("a whole number of iterations, such as 20000 or 20k")
-    return number
-
-
 def _on(value: Any) -> Any:
     return False if value is None else value
 
 
-_Written: TypeAlias = int | Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?[kK]$")]
-Iterations: TypeAlias = Annotated[int, BeforeValidator(iterations, json_schema_input_type=_Written)]
 Switch: TypeAlias = Annotated[bool, BeforeValidator(_on)]
 """A switch that may be written empty, which means false."""
 Network: TypeAlias = Annotated[ComponentOptions, OfKind(NETWORKS)]
@@ -81,12 +59,9 @@ Scheduler: TypeAlias = Annotated[ComponentOptions, OfKind(SCHEDULERS)]
 Metric: TypeAlias = Annotated[ComponentOptions, OfKind(METRICS)]
 
 
-class LossEntry(Section):
+class LossEntry(WeightSchedule):
     """Keys of an entry of `train.losses` beside `type` and the loss's own parameters."""
 
-    loss_weight: float = option(
-        unit="factor", text="Weight of the loss in the total; negative: the target is the enlarged LQ image."
-    )
     name: str | None = option(
         None,
         unit="label",
@@ -213,6 +188,15 @@ class TrainOptions(Section):
     )
     ema_update_after_step: Iterations = option(
         0, unit="iterations", ge=0, text="Until then the EMA equals the weights."
+    )
+    adaptive_d: bool = option(
+        False, unit="switch", text="Pause net_d while the generator's adversarial loss rises, so that it can catch up."
+    )
+    adaptive_d_ema_decay: float = option(
+        0.999, unit="factor per iteration", ge=0, lt=1, text="Decay of the moving average that adaptive_d watches."
+    )
+    adaptive_d_threshold: float = option(
+        1.02, unit="ratio", gt=0, text="net_d pauses at an iteration that raises the average by more than this ratio."
     )
     grad_clip: bool = option(False, unit="switch", text="Clip the gradient norm of each network.")
     grad_clip_max_norm: float = option(100.0, unit="norm", gt=0, text="Largest gradient norm that is left as it is.")

@@ -79,8 +79,6 @@ SECTIONS: dict[str, dict[str, Later]] = {
     "train": {
         **_TRAINING_FEATURES,
         "eco": Later(off=({}, DISABLED)),
-        "adaptive_d": Later(off=(False,)),
-        **_details("adaptive_d", "adaptive_d_ema_decay adaptive_d_threshold"),
         "ema_switch_iter": Later(off=(0,)),
         "restart_scheduler": Later(off=(False,)),
         "optim_ae": Later(),
@@ -108,13 +106,7 @@ DATASET_KEYS: dict[str, Later] = {
 }
 """Keys of a data set's section, unless the data set has a parameter of that name."""
 
-LOSS_KEYS: dict[str, Later] = {
-    name: Later()
-    for name in _words(
-        "start_iter target_iter target_weight disable_after schedule_type knots discriminator_start_iter power "
-        "cycles ratio share fixed"
-    )
-}
+LOSS_KEYS: dict[str, Later] = {name: Later() for name in _words("share fixed")}
 """Keys of an entry of `train.losses`, unless the loss has a parameter of that name."""
 
 OLD_LOSSES: dict[str, str | None] = {

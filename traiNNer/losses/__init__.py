@@ -8,11 +8,18 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
+
+import pydantic
 
 from traiNNer.losses.base import Loss
+from traiNNer.losses.iterative_loss_wrapper import IterativeLossWrapper, needs
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import LOSSES
+from traiNNer.utils.schema import accepted_names, problems_of
+from traiNNer.utils.weight_schedule import WeightSchedule, absolute
+
+__all__ = ["INPUTS", "BuiltLoss", "build_loss", "build_losses", "check_forward", "needs"]
 
 INPUTS = ("output", "target", "lq", "ema_output", "real_logits", "fake_logits", "current_iter")
 """What a loss's forward may ask for.
@@ -21,55 +28,75 @@ Images are (B, 3, H, W) float32: net_g's output and that of its moving average, 
 are what net_d returns for GT and for the output. The iteration counts from 1.
 """
 
-ENTRY_KEYS = ("loss_weight", "name")
-"""Keys of an entry of `train.losses` that belong to the entry, not to the loss."""
+BuiltLoss: TypeAlias = Loss | IterativeLossWrapper
 
 
-def build_loss(options: Mapping[str, Any]) -> Loss:
+def build_loss(options: Mapping[str, Any], *, total_iter: int | None = None) -> BuiltLoss:
     """Build one loss from an entry of `train.losses`.
 
     Args:
-        options: `{"type": NAME, "loss_weight": FLOAT, **parameters}`, and optionally `name`, its label in the log.
+        options: `{"type": NAME, "loss_weight": FLOAT, **parameters}`, and optionally `name`, its label in the log, and
+            the keys of a schedule, see `WeightSchedule`.
+        total_iter: length of the run, for iterations written as percentages.
 
     Returns:
-        A module whose call returns the *unweighted* value, a scalar tensor. The entry's weight is its attribute
-        `loss_weight` (1.0 if absent), the label its attribute `label`.
+        Without keys of a schedule the bare loss, whose call returns the *unweighted* value, a scalar tensor or a dict
+        of them. With any of them an `IterativeLossWrapper`, which is called with `current_iter` in addition and returns
+        the weighted value. Both have the attributes `label`, `loss_weight` (the base weight, 1.0 if absent) and
+        `schedule`.
 
     Raises:
         ConfigError: unknown type or parameter, or a value outside its range.
     """
-    loss_weight = options.get("loss_weight", 1.0)
-    if isinstance(loss_weight, bool) or not isinstance(loss_weight, (int, float)):
-        raise ConfigError(Problem(key="loss_weight", message=f"found {loss_weight!r}; accepted: a number"))
-    if loss_weight < 0:
-        message = f"found {loss_weight:g}; a negative weight (the enlarged LQ as target) is not supported yet"
-        raise ConfigError(Problem(key="loss_weight", message=message))
-    loss: Loss = LOSSES.build({key: value for key, value in options.items() if key not in ENTRY_KEYS})
-    loss.loss_weight = float(loss_weight)
+    own = accepted_names(LOSSES.get(options["type"])) if isinstance(options.get("type"), str) else ()
+    keys = [name for name in WeightSchedule.model_fields if name not in own]
+    entry = {key: value for key, value in options.items() if key in keys and value is not None}
+    component = {key: value for key, value in options.items() if key not in (*keys, "name")}
+    loss: Loss = LOSSES.build(component, also_accepted=["name", *keys])
+    loss.schedule = _schedule({"loss_weight": 1.0, **entry}, total_iter)
     loss.label = str(options.get("name") or LOSSES.canonical(options["type"]))
-    return loss
+    return IterativeLossWrapper(loss, loss.schedule) if loss.schedule.scheduled else loss
 
 
-def build_losses(entries: Sequence[Mapping[str, Any]]) -> dict[str, Loss]:
-    """All entries of `train.losses` by label: `name`, else the type, then type_2, ...; weight 0 is left out."""
-    losses: dict[str, Loss] = {}
+def _schedule(values: Mapping[str, Any], total_iter: int | None) -> WeightSchedule:
+    if total_iter is not None:
+        values = {key: _absolute(value, total_iter) for key, value in values.items()}
+    try:
+        return WeightSchedule.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise ConfigError(problems_of(error, list(WeightSchedule.model_fields), values)) from None
+
+
+def _absolute(value: Any, total_iter: int) -> Any:
+    if isinstance(value, list | tuple):
+        return [_absolute(each, total_iter) for each in value]
+    return absolute(value, total_iter)
+
+
+def build_losses(entries: Sequence[Mapping[str, Any]], *, total_iter: int | None = None) -> dict[str, BuiltLoss]:
+    """All entries of `train.losses` by label: `name`, else the type, then type_2, ...
+
+    An entry whose weight is 0 for the whole run is left out.
+    """
+    losses: dict[str, BuiltLoss] = {}
     seen: Counter[str] = Counter()
-    for entry in entries:
-        loss = build_loss(entry)
+    problems: list[Problem] = []
+    for index, entry in enumerate(entries):
+        try:
+            loss = build_loss(entry, total_iter=total_iter)
+        except ConfigError as error:
+            problems += [problem.under(f"[{index}]") for problem in error.problems]
+            continue
         seen[loss.label] += 1
         if seen[loss.label] > 1 and entry.get("name"):
-            raise ConfigError(
-                Problem(key="name", message=f"the label {loss.label!r} is used twice; accepted: labels of their own")
-            )
+            message = f"the label {loss.label!r} is used twice; accepted: labels of their own"
+            problems.append(Problem(key=f"[{index}].name", message=message))
         label = loss.label if seen[loss.label] == 1 else f"{loss.label}_{seen[loss.label]}"
-        if loss.loss_weight != 0:
+        if not loss.schedule.vanishes(total_iter):
             losses[label] = loss
+    if problems:
+        raise ConfigError(problems)
     return losses
-
-
-def needs(loss: Loss) -> frozenset[str]:
-    """The inputs that a loss's `forward` takes, a subset of `INPUTS`."""
-    return frozenset(inspect.signature(loss.forward).parameters)
 
 
 def check_forward(factory: Any) -> None:

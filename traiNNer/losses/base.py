@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor, nn
+
+from traiNNer.utils.weight_schedule import WeightSchedule
+
+Value: TypeAlias = Tensor | dict[str, Tensor]
+"""What a loss returns: a scalar, or its named components, whose sum it is."""
 
 
 class Loss(nn.Module):
@@ -19,9 +24,25 @@ class Loss(nn.Module):
     batch_coupled: ClassVar[bool] = False
     """Images of a batch influence each other's part: the mean over pieces of a batch is not the value of the whole."""
 
-    loss_weight: float = 1.0
+    learns: ClassVar[bool] = False
+    """Its buffers change during training, so they are in the checkpoint."""
+
+    unused: frozenset[str] = frozenset()
+    """Inputs that forward takes but that these options do not use; they are not computed, and not handed to it."""
+
+    schedule: WeightSchedule = WeightSchedule(loss_weight=1.0)
     label: str = ""
 
-    def __call__(self, *inputs: Any, **named_inputs: Any) -> Tensor:
-        """The unweighted value, a scalar tensor."""
+    @property
+    def loss_weight(self) -> float:
+        """The base weight of its entry."""
+        return self.schedule.loss_weight
+
+    def __call__(self, *inputs: Any, **named_inputs: Any) -> Any:
+        """The unweighted value: a scalar tensor, or a dict of them."""
         return super().__call__(*inputs, **named_inputs)
+
+
+def total(value: Value) -> Tensor:
+    """A loss's value as one scalar."""
+    return value if isinstance(value, Tensor) else sum(value.values(), start=next(iter(value.values())).new_zeros(()))

@@ -59,10 +59,9 @@ class Player:
         # AMP's protocol for fused optimizers, which read `found_inf` on the device
         self._skips_on_device = getattr(optimizer, "_step_supports_amp_scaling", False)
 
-    def begin(self, iteration: int) -> None:
-        """Set the rate of this iteration and keep what a skipped step must put back."""
+    def begin(self) -> None:
+        """Keep what a skipped step must put back; the learning rate has been set."""
         self.net.train()
-        self.learning_rate.apply(iteration)
         self.optimizer.zero_grad(set_to_none=True)
         self._saved_buffers = [buffer.clone() for buffer in self._buffers]
 
@@ -90,10 +89,14 @@ class Player:
         self._step(finite)
         for module in self._after_update:
             module.after_update()
-        for buffer, saved in zip(self._buffers, self._saved_buffers, strict=True):
-            buffer.copy_(torch.where(finite, buffer, saved))
+        self.put_back(finite)
         if self.loss_scale is not None:
             self.loss_scale.update(finite)
+
+    def put_back(self, finite: Tensor) -> None:
+        """Where the bool device scalar `finite` is false, give the buffers the values they had at `begin`."""
+        for buffer, saved in zip(self._buffers, self._saved_buffers, strict=True):
+            buffer.copy_(torch.where(finite, buffer, saved))
 
     def _step(self, finite: Tensor) -> None:
         if self._skips_on_device and self.optimizer.param_groups[0].get("fused"):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from traiNNer.losses import needs
-from traiNNer.losses.base import Loss
+from traiNNer.losses import BuiltLoss
+from traiNNer.losses.base import Loss, total
+from traiNNer.losses.term import Term, parts
+from traiNNer.models.adaptive_d import AdaptiveDiscriminator
+from traiNNer.models.discriminator import Discriminator, Pair
 from traiNNer.models.ema import Ema
 from traiNNer.models.player import Player
 from traiNNer.types import Batch, StepObserver
@@ -17,14 +21,17 @@ from traiNNer.utils.device import Precision
 
 
 class SRModel:
-    """Generator, losses and EMA; `feed_data`, then `optimize_parameters`.
+    """Generator, losses, EMA and perhaps a discriminator; `feed_data`, then `optimize_parameters`.
 
-    It logs nothing, reads and writes no file and knows no validation. A discriminator joins as a second player.
+    It logs nothing, reads and writes no file and knows no validation. The step is a list of transactions, net_g's and
+    then net_d's; each is committed by its optimizer's step.
 
     Args:
         generator: net_g with its optimizer.
-        losses: label to a module with an attribute `loss_weight`; called with the inputs that its forward names.
-        ema: moving average of net_g, or None.
+        losses: label to what `build_loss` made; called with the inputs that its forward names.
+        discriminator: net_d with its optimizer, needed by adversarial losses.
+        adaptive_d: says when net_d rests.
+        ema: moving average of net_g, needed by losses that ask for `ema_output`.
         device: where the networks are.
         precision: resolved mixed precision; losses are computed in float32.
         channels_last: memory format of the images on the device.
@@ -35,7 +42,9 @@ class SRModel:
         self,
         *,
         generator: Player,
-        losses: Mapping[str, Loss],
+        losses: Mapping[str, BuiltLoss],
+        discriminator: Player | None = None,
+        adaptive_d: AdaptiveDiscriminator | None = None,
         ema: Ema | None = None,
         device: torch.device | str = "cpu",
         precision: Precision | None = None,
@@ -43,16 +52,24 @@ class SRModel:
         observer: StepObserver | None = None,
     ) -> None:
         self.players = {"net_g": generator}
-        self.losses = dict(losses)
         self.ema = ema
         self.device = torch.device(device)
         self.record: dict[str, Tensor] = {}
-        """Device scalars of the last step: each loss's unweighted value, `grad_norm/net_g`, and `finite` (1 or 0)."""
+        """Device scalars of the last step: each loss's unweighted value, `grad_norm/<network>`, `finite` (1 or 0)."""
+        self.loss_weights: dict[str, float] = {}
+        """The weight of each loss in the last step."""
+        self._terms = [Term(label, loss) for label, loss in losses.items()]
+        self._fidelity = {
+            term.label: (term.loss, term.schedule.loss_weight) for term in self._terms if term.measures_fidelity
+        }
         self._precision = precision or Precision()
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self._needs = {label: needs(loss) for label, loss in self.losses.items()}
         self._observer = observer
         self._batches: list[dict[str, Tensor]] = []
+        self._discriminator: Discriminator | None = None
+        if discriminator is not None:
+            self.players["net_d"] = discriminator
+            self._discriminator = Discriminator(discriminator, self._autocast, adaptive_d)
 
     @property
     def net_g(self) -> nn.Module:
@@ -69,9 +86,28 @@ class SRModel:
         """The rate of each component, as used in the last step."""
         return {name: player.learning_rate.current for name, player in self.players.items()}
 
+    @property
+    def fidelity_losses(self) -> dict[str, tuple[Loss, float]]:
+        """Label to (loss, base weight): those that need only output and GT, for a validation; without freed ones."""
+        return self._fidelity
+
+    @property
+    def adaptive_d(self) -> AdaptiveDiscriminator | None:
+        """What lets net_d rest, if anything does."""
+        return None if self._discriminator is None else self._discriminator.adaptive
+
+    @property
+    def losses(self) -> dict[str, Loss]:
+        """The losses by label, without those that have ended."""
+        return {term.label: term.loss for term in self._terms}
+
+    def phases(self, current_iter: int) -> list[str]:
+        """A line for each loss that starts, reaches its target or ends at exactly this iteration."""
+        return [line for term in self._terms if (line := term.phase(current_iter))]
+
     def average_buffers(self) -> None:
         """Make the buffers of all processes equal, before validating and saving; nothing to do in one process."""
-        for net in dict.fromkeys((self.net_g, self.net_val)):
+        for net in dict.fromkeys((*(player.net for player in self.players.values()), self.net_val)):
             dist.average_buffers_(net)
 
     def feed_data(self, batches: Sequence[Batch]) -> None:
@@ -80,17 +116,46 @@ class SRModel:
 
     def optimize_parameters(self, current_iter: int) -> None:
         """Run one optimizer step on the data that was fed; `current_iter` counts from 1."""
-        finite = self._step_generator(current_iter)
+        self._release_ended(current_iter)
+        for player in self.players.values():
+            player.learning_rate.apply(current_iter)
+        self.loss_weights = {term.label: term.weight(current_iter) for term in self._terms}
+        live = [term for term in self._terms if self.loss_weights[term.label] != 0]
+        learning = [term for term in self._terms if term.trains_discriminator(current_iter)]
+        judged = bool(learning) or any(term.adversarial for term in live)
+        if self._discriminator is not None and judged:
+            self._discriminator.player.begin()
+        pairs, finite = self._step_generator(current_iter, live)
         if self.ema is not None:
             self.ema.update(self.net_g, current_iter, finite)
+        if self._discriminator is not None and judged:
+            finite = self._step_discriminator(self._discriminator, current_iter, learning, pairs, finite)
         self.record["finite"] = finite.float()
         if self._observer is not None:
             self._observer.after_step(current_iter)
 
-    def _step_generator(self, current_iter: int) -> Tensor:
+    def _release_ended(self, current_iter: int) -> None:
+        """Let go of losses that are disabled for good, and of the memory that their networks take."""
+        ended = [term for term in self._terms if term.schedule.ended(current_iter)]
+        for term in ended:
+            self._terms.remove(term)
+            if next(term.loss.parameters(), None) is not None:
+                self._fidelity.pop(term.label, None)
+
+    def _step_generator(self, current_iter: int, live: Sequence[Term]) -> tuple[list[Pair], Tensor]:
+        """net_g's transaction; its images with GT, by micro-batch, and whether all of it was finite."""
         player = self.players["net_g"]
-        player.begin(current_iter)
-        terms = [self._backward_generator(player, number) for number in range(len(self._batches))]
+        player.begin()
+        self.record, pairs = {}, []
+        terms: list[dict[str, Tensor]] = []
+        for number, batch in enumerate(self._batches):
+            with player.accumulating(last=number == len(self._batches) - 1):
+                output = self._generate(player.forward_net, batch["lq"], graph=bool(live))
+                if live:
+                    terms.append(self._backward_generator(player, current_iter, live, batch, output))
+            pairs.append((batch["gt"], output.detach()))
+        if not live:  # nothing to learn from: the weights stay what they are
+            return pairs, torch.ones((), dtype=torch.bool, device=self.device)
         self.record = {label: torch.stack([term[label] for term in terms]).mean() for label in terms[0]}
         norm = player.gradient_norm()
         if self._observer is not None:
@@ -99,22 +164,58 @@ class SRModel:
         finite = dist.all_reduce_min_(finite.float()) > 0
         player.commit(norm, finite)
         self.record["grad_norm/net_g"] = norm.detach()
+        return pairs, finite
+
+    def _backward_generator(
+        self, player: Player, current_iter: int, live: Sequence[Term], batch: dict[str, Tensor], output: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses and backward of one micro-batch; the detached unweighted losses."""
+        inputs = self._loss_inputs(current_iter, live, batch, output)
+        values = {term.label: term.loss(**_given(term, inputs)) for term in live}
+        weighted = [term.factor(current_iter) * total(values[term.label]) for term in live]
+        player.backward(torch.stack(weighted).sum() / len(self._batches))
+        named = [parts(label, value) for label, value in values.items()]
+        return {label: value.detach() for each in named for label, value in each.items()}
+
+    def _loss_inputs(
+        self, current_iter: int, live: Sequence[Term], batch: dict[str, Tensor], output: Tensor
+    ) -> dict[str, Any]:
+        """What the live losses ask for; what takes a pass through a network is computed once, and only if asked for."""
+        needed = frozenset().union(*(term.needs for term in live))
+        inputs: dict[str, Any] = {
+            "output": output,
+            "target": batch["gt"],
+            "lq": batch["lq"],
+            "current_iter": current_iter,
+        }
+        if any(term.schedule.negative for term in live):
+            inputs["enlarged"] = _enlarged(batch["lq"], batch["gt"])
+        if "ema_output" in needed and self.ema is not None:
+            inputs["ema_output"] = self._generate(self.ema.net, batch["lq"], graph=False)
+        if self._discriminator is not None:
+            if "fake_logits" in needed:
+                inputs["fake_logits"] = self._discriminator.judge(output)
+            if "real_logits" in needed:
+                with torch.no_grad():
+                    inputs["real_logits"] = self._discriminator.judge(batch["gt"])
+        return inputs
+
+    def _step_discriminator(
+        self, net_d: Discriminator, current_iter: int, learning: Sequence[Term], pairs: Sequence[Pair], finite: Tensor
+    ) -> Tensor:
+        """net_d's transaction, unless it rests or has nothing to learn from; whether both steps were finite."""
+        if not learning or net_d.rests([self.record[term.label] for term in learning if term.label in self.record]):
+            net_d.player.put_back(finite)
+            return finite
+        record, finite = net_d.step(current_iter, learning, pairs, finite, self._observer)
+        self.record |= record
         return finite
 
-    def _backward_generator(self, player: Player, number: int) -> dict[str, Tensor]:
-        """Forward and backward of one micro-batch; the detached unweighted losses."""
-        batch = self._batches[number]
-        with player.accumulating(last=number == len(self._batches) - 1):
-            with self._autocast():
-                output = player.forward_net(batch["lq"])
-            inputs = {"output": output.float(), "target": batch["gt"], "lq": batch["lq"]}
-            values = {label: loss(**self._inputs(label, inputs)) for label, loss in self.losses.items()}
-            total = torch.stack([self.losses[label].loss_weight * value for label, value in values.items()]).sum()
-            player.backward(total / len(self._batches))
-        return {label: value.detach() for label, value in values.items()}
-
-    def _inputs(self, label: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: inputs[name] for name in self._needs[label]}
+    def _generate(self, net: nn.Module, lq: Tensor, *, graph: bool) -> Tensor:
+        """A generator's output in float32, with or without its graph."""
+        with torch.set_grad_enabled(graph), self._autocast():
+            output = net(lq)
+        return output.float()
 
     def _autocast(self) -> torch.autocast:
         dtype = self._precision.autocast_dtype
@@ -122,3 +223,17 @@ class SRModel:
 
     def _to_device(self, images: Tensor) -> Tensor:
         return images.to(self.device, non_blocking=True).contiguous(memory_format=self._memory_format)
+
+
+def _given(term: Term, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that a loss asks for; one of negative weight compares with the enlarged LQ image."""
+    given = {name: inputs[name] for name in term.needs}
+    if term.schedule.negative and "target" in given:
+        given["target"] = inputs["enlarged"]
+    return given
+
+
+def _enlarged(lq: Tensor, gt: Tensor) -> Tensor:
+    """LQ at the size of GT, by antialiased bicubic interpolation, in [0, 1]."""
+    size = (gt.shape[-2], gt.shape[-1])
+    return nn.functional.interpolate(lq, size=size, mode="bicubic", antialias=True).clamp(0, 1)

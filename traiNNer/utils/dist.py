@@ -171,3 +171,12 @@ def average_buffers_(net: nn.Module) -> None:
         if buffer.is_floating_point():
             torch.distributed.all_reduce(buffer)
             buffer.div_(world_size())
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean of a scalar over all ranks; stays on the device."""
+    if not is_running():
+        return value
+    value = value.clone()
+    torch.distributed.all_reduce(value)
+    return value / world_size()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,22 +96,25 @@ class Registry:
         self.get(name)
         return self._spelled[self.normalize(name)]
 
-    def validate(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def validate(self, options: Mapping[str, Any], *, also_accepted: Sequence[str] = ()) -> dict[str, Any]:
         """The complete parameters of `{"type": NAME, **parameters}`, without `type`, checked and with defaults.
+
+        `also_accepted` are keys that were taken out of the options beforehand; messages offer them too.
 
         Raises:
             ConfigError: unknown type or parameters; keys are relative to the options.
         """
         factory = self.get(_type_of(options, self.kind))
-        return validate(factory, {name: value for name, value in options.items() if name != "type"})
+        parameters = {name: value for name, value in options.items() if name != "type"}
+        return validate(factory, parameters, also_accepted=also_accepted)
 
-    def build(self, options: Mapping[str, Any], *runtime: Any) -> Any:
+    def build(self, options: Mapping[str, Any], *runtime: Any, also_accepted: Sequence[str] = ()) -> Any:
         """Check `{"type": NAME, **parameters}` and call the factory with them.
 
         `runtime` holds what no option file can, such as the parameters to optimize: it fills the factory's
         positional-only parameters.
         """
-        parameters = self.validate(options)
+        parameters = self.validate(options, also_accepted=also_accepted)
         return self.get(str(options["type"]))(*runtime, **parameters)
 
     def _modules(self) -> dict[str, str]:

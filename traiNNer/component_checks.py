@@ -1,0 +1,88 @@
+"""What networks and losses demand of a run, asked before its first iteration; nothing is written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from traiNNer.config import Options, TrainOptions
+from traiNNer.inference import network_info
+from traiNNer.losses.base import total
+from traiNNer.losses.term import Term
+from traiNNer.utils.errors import ConfigError, Problem
+
+
+def check_needs(options: Options, train: TrainOptions, term: Term) -> None:
+    """Raises:
+    ConfigError: what the loss needs is not in the file, with what to add.
+    """
+    problems: list[str] = []
+    if "ema_output" in term.needs and not train.ema_decay:
+        problems.append("the moving average of net_g; accepted: train.ema_decay, such as 0.999")
+    if term.adversarial and options.network_d is None:
+        problems.append("a discriminator; accepted: network_d, such as {type: munet}")
+    if term.adversarial and train.optim_d is None:
+        problems.append("an optimizer of net_d; accepted: train.optim_d, such as {type: AdamW, lr: 1e-4}")
+    if term.adversarial and term.schedule.negative:
+        problems.append("a weight that is not negative: it has no target")
+    if problems:
+        raise ConfigError([Problem(message=f"found {term.label}, which needs {each}") for each in problems])
+
+
+def check_discriminator(net: nn.Module, gt_size: Any) -> None:
+    """Raises:
+    ConfigError: it does not take RGB images, or none as small as the crops.
+    """
+    info = network_info(net)
+    if info.in_channels != 3:
+        raise ConfigError(f"found {info.type} with {info.in_channels} input channels; accepted: 3 (RGB)")
+    if isinstance(gt_size, int) and gt_size < info.minimum:
+        message = f"found {info.type}, which needs images of at least {info.minimum} px, but gt_size is {gt_size}"
+        raise ConfigError(f"{message}; accepted: larger crops, or another discriminator")
+
+
+def check_deterministic(name: str, net: nn.Module, device: torch.device) -> None:
+    """Take one small step with a copy of a network: torch refuses operations that have no deterministic form.
+
+    Raises:
+        ConfigError: naming network and operation.
+    """
+    info = network_info(net)
+    side = -(-max(16, info.minimum) // info.multiple_of) * info.multiple_of
+
+    def step() -> None:
+        answer = copy.deepcopy(net).to(device).train()(torch.rand(1, info.in_channels, side, side, device=device))
+        torch.stack([each.mean() for each in ([answer] if isinstance(answer, Tensor) else answer)]).sum().backward()
+
+    _refuse_nondeterministic(f"{name} {info.type}", step)
+
+
+def check_deterministic_loss(term: Term, device: torch.device) -> None:
+    """Compute a loss that compares images, and its gradient, as `check_deterministic` does with a network.
+
+    Raises:
+        ConfigError: naming loss and operation.
+    """
+    if not term.needs <= {"output", "target", "ema_output"}:
+        return
+
+    def step() -> None:
+        images = {name: torch.rand(1, 3, 48, 48, device=device, requires_grad=name == "output") for name in term.needs}
+        total(copy.deepcopy(term.loss).to(device)(**images)).backward()
+
+    _refuse_nondeterministic(f"loss {term.label}", step)
+
+
+def _refuse_nondeterministic(what: str, step: Callable[[], None]) -> None:
+    with torch.random.fork_rng():
+        try:
+            step()
+        except RuntimeError as error:
+            if "deterministic" not in str(error):
+                raise
+            reason = str(error).split(". ", maxsplit=1)[0]
+            raise ConfigError(f"found true, but {what} cannot be: {reason}; accepted: false") from None

@@ -1,0 +1,62 @@
+"""A term of the total loss: what an entry of `train.losses` does in a step."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from traiNNer.losses.adversarial import AdversarialLoss
+from traiNNer.losses.base import Loss, Value
+from traiNNer.losses.iterative_loss_wrapper import IterativeLossWrapper, needs
+from traiNNer.utils.weight_schedule import WeightSchedule
+
+
+class Term:
+    """A loss with its weight over the iterations, as the model uses it.
+
+    Args:
+        label: its name in the log.
+        built: what `build_loss` returned.
+    """
+
+    def __init__(self, label: str, built: Loss | IterativeLossWrapper) -> None:
+        self.label = label
+        self.schedule: WeightSchedule = built.schedule
+        self.loss: Loss = built.loss if isinstance(built, IterativeLossWrapper) else built
+        self.needs = needs(self.loss)
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether net_d takes part in it."""
+        return isinstance(self.loss, AdversarialLoss)
+
+    @property
+    def measures_fidelity(self) -> bool:
+        """Whether it compares an output with its GT and needs nothing else, so that a validation can compute it."""
+        return self.needs == {"output", "target"} and not self.schedule.negative
+
+    def weight(self, current_iter: int) -> float:
+        """The weight at an iteration, as the option file writes it; 0 where the loss is not to be evaluated."""
+        return self.schedule.value(current_iter)
+
+    def factor(self, current_iter: int) -> float:
+        """What the loss's value is multiplied by in the total: a negative weight says what the target is."""
+        return abs(self.schedule.value(current_iter))
+
+    def trains_discriminator(self, current_iter: int) -> bool:
+        """Whether net_d learns by it at an iteration."""
+        start, ended = self.schedule.trains_discriminator_from, self.schedule.ended(current_iter)
+        return self.adversarial and current_iter >= start and not ended
+
+    def phase(self, current_iter: int) -> str | None:
+        """A line about what begins at exactly this iteration, None if nothing does."""
+        schedule, phase = self.schedule, self.schedule.phase_at(current_iter)
+        if phase is not None and schedule.scheduled:
+            weight = "" if phase == "disabled" else f", weight {self.weight(current_iter):g}"
+            return f"loss {self.label} {phase}{weight}"
+        early = self.adversarial and 1 < current_iter == schedule.trains_discriminator_from != schedule.start_iter
+        return f"loss {self.label}: net_d starts to train" if early else None
+
+
+def parts(label: str, value: Value) -> dict[str, Tensor]:
+    """A loss's value by the names under which it is logged: its label, with the component's name behind it."""
+    return {label: value} if isinstance(value, Tensor) else {f"{label}_{name}": each for name, each in value.items()}

@@ -1,0 +1,130 @@
+"""The second player: a discriminator, what it says to the generator, and its own step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from traiNNer.losses.adversarial import AdversarialLoss, Logits
+from traiNNer.losses.term import Term
+from traiNNer.models.adaptive_d import AdaptiveDiscriminator
+from traiNNer.models.player import Player
+from traiNNer.types import StepObserver
+from traiNNer.utils import dist
+
+Pair = tuple[Tensor, Tensor]
+"""GT and net_g's output of one micro-batch, the latter without its graph; (B, C, H, W) float32."""
+
+
+class Discriminator:
+    """net_d in the training of a generator.
+
+    Args:
+        player: net_d with its optimizer.
+        autocast: makes the context of mixed precision.
+        adaptive: says when net_d rests; None for never.
+    """
+
+    def __init__(
+        self,
+        player: Player,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        adaptive: AdaptiveDiscriminator | None = None,
+    ) -> None:
+        self.player, self.adaptive = player, adaptive
+        self._autocast = autocast
+        wrapped = player.forward_net
+        # gradients of net_d's weights are not wanted from the generator's step, so nothing is exchanged there
+        self._judge = wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within, graphs that are built lead through net_d to the images, but not to its weights."""
+        weights = [parameter for parameter in self.player.net.parameters() if parameter.requires_grad]
+        for weight in weights:
+            weight.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for weight in weights:
+                weight.requires_grad_(True)
+
+    def judge(self, images: Tensor) -> Logits:
+        """Logits of images, float32, with whatever graph the images have."""
+        with self.frozen(), self._autocast():
+            return _float(self._judge(images))
+
+    def rests(self, losses: Sequence[Tensor]) -> bool:
+        """Whether net_d is not to learn now, after the generator's adversarial losses of this iteration."""
+        return self.adaptive is not None and len(losses) > 0 and self.adaptive.rests(torch.stack(list(losses)).sum())
+
+    def step(
+        self,
+        current_iter: int,
+        terms: Sequence[Term],
+        pairs: Sequence[Pair],
+        finite: Tensor,
+        observer: StepObserver | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Train net_d on an iteration's images, unless the bool device scalar `finite` is already false.
+
+        Args:
+            current_iter: the iteration, counted from 1.
+            terms: the adversarial losses by which net_d learns now; each counts once, whatever its weight.
+            pairs: one for each micro-batch.
+            finite: whether the generator's step was.
+            observer: told of the gradients before the update.
+
+        Returns:
+            What is to be logged, detached device scalars by label, and whether all of it was finite.
+        """
+        player = self.player
+        values = [self._backward(current_iter, terms, pairs, number) for number in range(len(pairs))]
+        record = {label: torch.stack([each[label] for each in values]).mean() for label in values[0]}
+        norm = player.gradient_norm()
+        if observer is not None:
+            observer.before_update("net_d", norm, current_iter)
+        finite = finite & torch.isfinite(norm) & torch.isfinite(torch.stack(list(record.values()))).all()
+        finite = dist.all_reduce_min_(finite.float()) > 0
+        player.commit(norm, finite)
+        return {**record, "grad_norm/net_d": norm.detach()}, finite
+
+    def _backward(
+        self, current_iter: int, terms: Sequence[Term], pairs: Sequence[Pair], number: int
+    ) -> dict[str, Tensor]:
+        """Forward and backward of one micro-batch; its detached values."""
+        real, fake = pairs[number]
+        values: dict[str, Tensor] = {}
+        with self.player.accumulating(last=number == len(pairs) - 1):
+            with self._autocast():
+                # one pass over both: several processes exchange gradients once, and a pass is what costs
+                real_logits, fake_logits = _halves(_float(self.player.forward_net(torch.cat((real, fake)))))
+            for term in terms:
+                loss = cast("AdversarialLoss", term.loss)
+                own = loss.discriminator_loss(real_logits, fake_logits)
+                own |= loss.penalties(self.player.net, real, fake, current_iter)
+                values |= {f"{term.label}_{name}": value for name, value in own.items()}
+            self.player.backward(torch.stack(list(values.values())).sum() / len(pairs))
+        opinions = {"logits/real": _mean(real_logits), "logits/fake": _mean(fake_logits)}
+        return {label: value.detach() for label, value in {**values, **opinions}.items()}
+
+
+def _float(logits: Logits) -> Logits:
+    return logits.float() if isinstance(logits, Tensor) else [scale.float() for scale in logits]
+
+
+def _halves(logits: Logits) -> tuple[Logits, Logits]:
+    if isinstance(logits, Tensor):
+        first, second = logits.chunk(2)
+        return first, second
+    halves = [scale.chunk(2) for scale in logits]
+    return [half[0] for half in halves], [half[1] for half in halves]
+
+
+def _mean(logits: Logits) -> Tensor:
+    return logits.mean() if isinstance(logits, Tensor) else torch.stack([scale.mean() for scale in logits]).mean()
