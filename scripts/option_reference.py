@@ -1,6 +1,6 @@
-"""Write the reference of all options: docs/options.md, the JSON schema for editors, and the list of keys.
+"""Write the reference of all options: docs/options.md, docs/losses.md, the JSON schema for editors, the list of keys.
 
-    python scripts/option_reference.py           # all three
+    python scripts/option_reference.py           # all of them
     python scripts/option_reference.py --keys    # only schemas/options-keys.json, at a release
 
 The list of keys is what the last release accepted; a test compares the present keys with it, so that no option
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from traiNNer.config.reference import json_schema, option_keys, reference_page  # noqa: E402
+from traiNNer.config.reference import json_schema, losses_page, option_keys, reference_page  # noqa: E402
 
 
 def main() -> None:
@@ -29,6 +29,7 @@ def main() -> None:
     if not found.keys:
         files[ROOT / "schemas" / "options.schema.json"] = json.dumps(json_schema(), indent=1)
         files[ROOT / "docs" / "options.md"] = reference_page()
+        files[ROOT / "docs" / "losses.md"] = losses_page()
     for path, text in files.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{text.rstrip()}\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -129,6 +130,38 @@ def reference_page() -> str:
             lines += [f"## `{name}`", "", summary, ""]
             lines += _table(schema, set(schema["properties"])) if schema["properties"] else ["No parameters.", ""]
     return "\n".join(lines)
+
+
+def losses_page() -> str:
+    """Every loss as Markdown: its documentation and parameters, and a table of what differs from traiNNer-redux."""
+    lines = [
+        "# Losses",
+        "",
+        "Generated from the program; do not edit. Every entry of `train.losses` has `type` and `loss_weight`, may have "
+        "`name` and the keys of a [schedule](loss-scheduling.md), and the parameters of its type. `type` is matched "
+        "without regard to case, underscores and a final `loss`.",
+        "",
+    ]
+    differences: list[str] = []
+    for name in LOSSES.names():
+        text = inspect.getdoc(LOSSES.get(name)) or ""
+        body, _, note = text.partition("traiNNer-redux:")
+        note, fence, example = note.partition("```yaml")
+        differences.append(f"| `{name}` | {' '.join(note.split()) or 'not there'} |")
+        fence, example = (fence, example) if fence else body.partition("```yaml")[1:]
+        body = body.partition("```yaml")[0]
+        lines += [f"## `{name}`", "", _paragraphs(body), "", f"{fence}{example}".strip(), ""]
+        schema = _parameters(LOSSES, name)
+        lines += _table(schema, set(schema["properties"])) if schema["properties"] else ["No parameters.", ""]
+    table = ["# traiNNer-redux's losses of the same names", "", "| loss | there |", "|---|---|", *differences]
+    return "\n".join([*lines, *table])
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring as Markdown: its shapes, range and reference become a list."""
+    listed = re.sub(r"(?<![\w`(])(Shapes|Range|Reference):", r"\n- **\1**:", text.strip())
+    listed = re.sub(r"\s*\n- ", "\n- ", listed)
+    return listed.replace("\n- ", "\n\n- ", 1)
 
 
 def _table(schema: Schema, names: set[str]) -> list[str]:
