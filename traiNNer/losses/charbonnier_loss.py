@@ -27,6 +27,7 @@ class CharbonnierLoss(Loss):
 
     Shapes: `output` and `target` (B, C, H, W). Range: [sqrt(eps), inf), smallest where they are equal.
     Reference: Charbonnier et al., ICIP 1994.
+    traiNNer-redux: the same; `reduction: none` and weights per pixel are not offered.
 
     ```yaml
     - type: charbonnierloss

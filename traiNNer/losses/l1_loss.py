@@ -18,6 +18,7 @@ class L1Loss(Loss):
 
     Shapes: `output` and `target` (B, C, H, W). Range: [0, inf), 0 where they are equal.
     Reference: `torch.nn.functional.l1_loss`.
+    traiNNer-redux: the same; `reduction: none` and weights per pixel are not offered.
 
     ```yaml
     - type: l1loss

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from traiNNer.types import Better
 from traiNNer.utils.errors import ConfigError
+from traiNNer.utils.luma import LUMA_WEIGHTS
 
 CropBorder = Annotated[int, Field(ge=0, description="pixels left out along each edge of result and target, px")]
 TestYChannel = Annotated[bool, Field(description="compare BT.601 luma instead of the three RGB channels")]
 Improves = Annotated[Better, Field(description="direction in which the value improves")]
 
-LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+LUMA = LUMA_WEIGHTS["ycbcr"]
 """Levels of Y per level of R, G and B."""
 
 
