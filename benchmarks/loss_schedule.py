@@ -42,7 +42,7 @@ LONG = 1_000_000
 L1 = {"type": "l1loss", "loss_weight": 1.0}
 SOFT = {"type": "charbonnierloss", "loss_weight": 0.1}
 RAMP = {**SOFT, "target_weight": 1.0, "target_iter": LONG, "schedule_type": "cosine"}
-WAITING = {"type": "mseloss", "loss_weight": 1.0, "start_iter": LONG - 1}
+WAITING = {"type": "mssimloss", "loss_weight": 1.0, "start_iter": LONG - 1}
 GAN = {"type": "ganloss", "gan_type": "r3gan", "loss_weight": 0.1, "start_iter": LONG - 1}
 
 CASES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], float]] = {

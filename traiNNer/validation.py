@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from traiNNer.inference import Upscaler, evaluation, is_out_of_memory
+from traiNNer.losses import needs
 from traiNNer.losses.base import Loss, total
 from traiNNer.metrics.psnr_metric import PSNR
 from traiNNer.types import Metric, Sample
@@ -190,7 +191,7 @@ class Validator:
         height, width = _common_size(output, target)
         inputs = {"output": output[..., :height, :width], "target": target[..., :height, :width]}
         # each one synchronizes host and device
-        return sum(weight * float(total(loss(**inputs))) for loss, weight in losses.values())
+        return sum(weight * float(total(loss(**_asked_for(loss, inputs)))) for loss, weight in losses.values())
 
     def _same_size(self, output: Tensor, target: Tensor, path: str) -> tuple[Tensor, Tensor]:
         if output.shape != target.shape and not self._noticed:
@@ -267,6 +268,10 @@ def _pair(sample: Sample) -> tuple[Tensor, Tensor | None, str]:
         raise KeyError("a sample without lq")
     gt = sample["gt"][None] if "gt" in sample else None
     return sample["lq"][None], gt, sample.get("lq_path") or sample.get("gt_path") or "image"
+
+
+def _asked_for(loss: Loss, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: inputs[name] for name in needs(loss)}
 
 
 def _common_size(first: Tensor, second: Tensor) -> tuple[int, int]:

@@ -32,7 +32,7 @@ class Term:
     @property
     def measures_fidelity(self) -> bool:
         """Whether it compares an output with its GT and needs nothing else, so that a validation can compute it."""
-        return self.needs == {"output", "target"} and not self.schedule.negative
+        return self.needs <= {"output", "target"} and not self.schedule.negative
 
     def weight(self, current_iter: int) -> float:
         """The weight at an iteration, as the option file writes it; 0 where the loss is not to be evaluated."""
