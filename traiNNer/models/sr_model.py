@@ -119,13 +119,13 @@ class SRModel:
         self._release_ended(current_iter)
         for player in self.players.values():
             player.learning_rate.apply(current_iter)
-        self.loss_weights = {term.label: term.weight(current_iter) for term in self._terms}
+        self.loss_weights |= {term.label: term.weight(current_iter) for term in self._terms}
         live = [term for term in self._terms if self.loss_weights[term.label] != 0]
         learning = [term for term in self._terms if term.trains_discriminator(current_iter)]
         judged = bool(learning) or any(term.adversarial for term in live)
         if self._discriminator is not None and judged:
             self._discriminator.player.begin()
-        pairs, finite = self._step_generator(current_iter, live)
+        pairs, finite = self._step_generator(current_iter, live, keep=bool(learning))
         if self.ema is not None:
             self.ema.update(self.net_g, current_iter, finite)
         if self._discriminator is not None and judged:
@@ -139,11 +139,15 @@ class SRModel:
         ended = [term for term in self._terms if term.schedule.ended(current_iter)]
         for term in ended:
             self._terms.remove(term)
+            self.loss_weights[term.label] = 0.0
             if next(term.loss.parameters(), None) is not None:
                 self._fidelity.pop(term.label, None)
 
-    def _step_generator(self, current_iter: int, live: Sequence[Term]) -> tuple[list[Pair], Tensor]:
-        """net_g's transaction; its images with GT, by micro-batch, and whether all of it was finite."""
+    def _step_generator(self, current_iter: int, live: Sequence[Term], *, keep: bool) -> tuple[list[Pair], Tensor]:
+        """net_g's transaction; its images with GT, by micro-batch, if net_d is to see them, and whether it was finite.
+
+        Without a live loss there is nothing to learn from: the weights stay what they are.
+        """
         player = self.players["net_g"]
         player.begin()
         self.record, pairs = {}, []
@@ -153,8 +157,9 @@ class SRModel:
                 output = self._generate(player.forward_net, batch["lq"], graph=bool(live))
                 if live:
                     terms.append(self._backward_generator(player, current_iter, live, batch, output))
-            pairs.append((batch["gt"], output.detach()))
-        if not live:  # nothing to learn from: the weights stay what they are
+            if keep:
+                pairs.append((batch["gt"], output.detach()))
+        if not live:
             return pairs, torch.ones((), dtype=torch.bool, device=self.device)
         self.record = {label: torch.stack([term[label] for term in terms]).mean() for label in terms[0]}
         norm = player.gradient_norm()
@@ -204,7 +209,11 @@ class SRModel:
         self, net_d: Discriminator, current_iter: int, learning: Sequence[Term], pairs: Sequence[Pair], finite: Tensor
     ) -> Tensor:
         """net_d's transaction, unless it rests or has nothing to learn from; whether both steps were finite."""
-        if not learning or net_d.rests([self.record[term.label] for term in learning if term.label in self.record]):
+        felt = [self.record[term.label] for term in learning if term.label in self.record]
+        rests = net_d.rests(felt)
+        if net_d.adaptive is not None and felt:
+            self.record["adaptive_d/rested"] = torch.full((), float(rests), device=self.device)
+        if not learning or rests:
             net_d.player.put_back(finite)
             return finite
         record, finite = net_d.step(current_iter, learning, pairs, finite, self._observer)
