@@ -71,14 +71,15 @@ class StepMonitor:
             row, rows = rows[: len(step.labels)], rows[len(step.labels) :]
             self._take(step, dict(zip(step.labels, row, strict=True)))
 
-    def means(self) -> dict[str, float]:
-        """Mean of each value over the finite steps since the last call, over all processes; starts anew."""
+    def means(self, *, anew: bool = True) -> dict[str, float]:
+        """Mean of each value over the finite steps since sums were started `anew`, over all processes."""
         self.read()
         parts = dist.all_gather_objects((self._sums, self._counts))
         labels = list(self._sums)
         sums = {label: sum(part[0].get(label, 0.0) for part in parts) for label in labels}
         counts = {label: sum(part[1].get(label, 0) for part in parts) for label in labels}
-        self._sums, self._counts = {}, {}
+        if anew:
+            self._sums, self._counts = {}, {}
         return {label: sums[label] / counts[label] for label in labels}
 
     def reports(self) -> list[str]:

@@ -139,8 +139,12 @@ class Trainer:
         return bool(stop)
 
     def log(self) -> None:
-        """Read the values of the last steps and show their means."""
-        values = self._monitor.means()
+        """Read the values of the last steps and show their means.
+
+        The last line of a run can show a part of an interval; its sums are kept for a resume that goes on.
+        """
+        whole = self._settings.print_freq > 0 and self.iteration % self._settings.print_freq == 0
+        values = self._monitor.means(anew=whole)
         self._log_reports()
         self._reporter.training(self.iteration, self._loader.epoch, values, self._model.learning_rates, self._speed)
 

@@ -17,7 +17,9 @@ NAMES = LOSSES.names()
 
 def inputs(loss: nn.Module, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
-    images = {name: torch.rand(2, 3, 32, 32, generator=generator, dtype=dtype) for name in ("output", "target", "ema_output")}
+    images = {
+        name: torch.rand(2, 3, 32, 32, generator=generator, dtype=dtype) for name in ("output", "target", "ema_output")
+    }
     images["lq"] = torch.rand(2, 3, 16, 16, generator=generator, dtype=dtype)
     return {name: images[name] for name in needs(loss)}
 

@@ -72,6 +72,25 @@ def test_straight_equals_resumed(
     }
 
 
+def test_a_finished_run_that_is_prolonged_logs_as_a_straight_one(
+    options: dict[str, Any], run_training: Run, tmp_path: Path
+) -> None:
+    options["logger"] |= {"print_freq": 4}
+    options["train"]["scheduler"] = None  # the cosine's length is total_iter
+    experiments = tmp_path / "experiments"
+    assert run_training(options, "--name", "straight") == 0
+    options["train"]["total_iter"] = 6
+    assert run_training(options, "--name", "prolonged") == 0
+    options["train"]["total_iter"] = 8
+    assert run_training(options, "--name", "prolonged", "--auto_resume") == 0
+    straight, prolonged = (
+        logged((experiments / name / "train.log").read_text(encoding="utf-8")) for name in ("straight", "prolonged")
+    )
+    assert sorted(straight) == [4, 8]
+    assert sorted(prolonged) == [4, 6, 8]
+    assert {iteration: prolonged[iteration] for iteration in straight} == straight
+
+
 def test_validating_and_saving_often_changes_nothing(
     options: dict[str, Any], run_training: Run, tmp_path: Path
 ) -> None:
