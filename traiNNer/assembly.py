@@ -21,7 +21,7 @@ from traiNNer.models.loss_scale import LossScale
 from traiNNer.models.player import Player
 from traiNNer.models.sr_model import SRModel
 from traiNNer.monitor import StepMonitor
-from traiNNer.optimizers import apply_settings, build_optimizer, settings
+from traiNNer.optimizers import apply_settings, settings
 from traiNNer.preparation import Prepared, folders_of
 from traiNNer.reporting import Reporter
 from traiNNer.run_record import RunRecord
@@ -97,7 +97,7 @@ def build_model(run: Prepared) -> SRModel:
     """Networks with their optimizers, losses and EMA, on the run's device."""
     options, train = run.options, run.train
     net_g = run.nets["net_g"]
-    optimizer = build_optimizer(train.optim_g or {}, net_g)
+    optimizer = run.optimizers["net_g"]
     rate = LearningRate(optimizer, build_schedule(train.scheduler, train.total_iter), train.warmup_iter)
     torch.autograd.set_detect_anomaly(options.detect_anomaly)
     generator = Player(

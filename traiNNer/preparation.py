@@ -24,8 +24,10 @@ from traiNNer.data import build_dataset, check_datasets
 from traiNNer.inference import network_info
 from traiNNer.losses import build_losses
 from traiNNer.losses.base import Loss
+from traiNNer.optimizers import build_optimizer
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import (
+    Checkpoint,
     CheckpointFolders,
     ResumePoint,
     check_networks,
@@ -55,6 +57,8 @@ class Prepared:
     fresh_reason: str = ""
     """Why the run starts at iteration 0; empty when it resumes."""
     nets: dict[str, nn.Module] = field(default_factory=dict)
+    optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+    """By the name of their network."""
     losses: dict[str, Loss] = field(default_factory=dict)
     datasets: dict[str, Any] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
@@ -163,6 +167,8 @@ def prepare(arguments: TrainArguments) -> Prepared:
     run.seed = _choose_seed(options, run.resume)
     with findings.at("network_g"):
         _build_networks(run, findings)
+    with findings.at("train.optim_g"):
+        _build_optimizers(run, compare=findings.none)
     with findings.at("train.losses"):
         run.losses = build_losses(run.train.losses or ())
     _build_datasets(run, findings, write_cache=not arguments.check)
@@ -267,6 +273,16 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
         net.to(run.device)
         if options.use_channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _build_optimizers(run: Prepared, *, compare: bool) -> None:
+    """Optimizers of the networks; to `compare` them with the checkpoint makes sense where the networks are right."""
+    checkpoint = Checkpoint(folders_of(run.paths))
+    for name, net in run.nets.items():
+        run.optimizers[name] = build_optimizer(run.train.optim_g or {}, net)
+        checkpoint.track(f"optimizer/{name}", run.optimizers[name], required=True)
+    if run.resume is not None and compare:
+        checkpoint.check_fits(run.resume, run.options.path.ignore_resume_networks or ())
 
 
 def check_deterministic(net: nn.Module, device: torch.device) -> None:
