@@ -151,6 +151,8 @@ class Trainer:
     def _log_reports(self) -> None:
         for line in self._monitor.reports():
             get_logger().warning(line)
+        for line in self._monitor.overflows():
+            get_logger().info(line)
 
     def validate(self) -> None:
         """Validate on every set; weights that are the best by a metric are kept."""

@@ -47,7 +47,8 @@ class SRModel:
         self.ema = ema
         self.device = torch.device(device)
         self.record: dict[str, Tensor] = {}
-        """Device scalars of the last step: each loss's unweighted value, `grad_norm/net_g`, and `finite` (1 or 0)."""
+        """Device scalars of the last step: each loss's unweighted value, `grad_norm/net_g`, `loss_scale/net_g` where
+        there is one, and 1 or 0 for `losses_finite` (in all processes) and `finite` (the gradients too)."""
         self._precision = precision or Precision()
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._needs = {label: needs(loss) for label, loss in self.losses.items()}
@@ -95,11 +96,14 @@ class SRModel:
         norm = player.gradient_norm()
         if self._observer is not None:
             self._observer.before_update("net_g", norm, current_iter)
-        finite = torch.isfinite(norm) & torch.isfinite(torch.stack(list(self.record.values()))).all()
-        finite = dist.all_reduce_min_(finite.float()) > 0
-        player.commit(norm, finite)
+        losses_finite = torch.isfinite(torch.stack(list(self.record.values()))).all()
+        checks = torch.stack([losses_finite, losses_finite & torch.isfinite(norm)]).float()
+        self.record["losses_finite"], finite = dist.all_reduce_min_(checks)
         self.record["grad_norm/net_g"] = norm.detach()
-        return finite
+        if player.loss_scale is not None:
+            self.record["loss_scale/net_g"] = player.loss_scale.value
+        player.commit(norm, finite > 0)
+        return finite > 0
 
     def _backward_generator(self, player: Player, number: int) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch; the detached unweighted losses."""
