@@ -15,7 +15,6 @@ from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions
 from traiNNer.data import TrainLoader, ValidationLoader
 from traiNNer.inference import network_info
-from traiNNer.metrics import build_metric
 from traiNNer.models.ema import Ema
 from traiNNer.models.loss_scale import LossScale
 from traiNNer.models.player import Player
@@ -162,9 +161,6 @@ def build_validators(run: Prepared) -> list[Validator]:
     val = run.val
     if val is None:
         return []
-    metrics = (
-        {label: build_metric(entry) for label, entry in (val.metrics or {}).items()} if val.metrics_enabled else {}
-    )
     return [
         Validator(
             run.options.datasets[key].name,
@@ -176,7 +172,7 @@ def build_validators(run: Prepared) -> list[Validator]:
                 persistent_workers=run.options.datasets[key].persistent_workers,
                 prefetch_factor=run.options.datasets[key].prefetch_factor,
             ),
-            metrics,
+            run.metrics,
             scale=run.options.scale,
             tile_size=val.tile_size,
             tile_overlap=val.tile_overlap,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +20,13 @@ from torch import nn
 from traiNNer.archs import build_network
 from traiNNer.cli import TrainArguments
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
-from traiNNer.data import build_dataset, check_datasets
+from traiNNer.data import ImageDataset, build_dataset, check_datasets
 from traiNNer.inference import network_info
 from traiNNer.losses import build_losses
 from traiNNer.losses.base import Loss
+from traiNNer.metrics import build_metric
 from traiNNer.optimizers import build_optimizer
+from traiNNer.types import Metric
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import (
     Checkpoint,
@@ -61,6 +63,7 @@ class Prepared:
     """By the name of their network."""
     losses: dict[str, Loss] = field(default_factory=dict)
     datasets: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -172,6 +175,9 @@ def prepare(arguments: TrainArguments) -> Prepared:
     with findings.at("train.losses"):
         run.losses = build_losses(run.train.losses or ())
     _build_datasets(run, findings, write_cache=not arguments.check)
+    if run.val is not None:
+        measured = [dataset for key, dataset in run.datasets.items() if key.startswith("val")]
+        run.metrics = build_metrics(options, measured, findings)
     findings.raise_if_any()
     return run
 
@@ -331,3 +337,26 @@ def _build_datasets(run: Prepared, findings: Findings, *, write_cache: bool) -> 
     with findings.at("datasets"):
         cache = run.paths.experiment.parent / ".cache" / "image_headers.json"
         run.notices += check_datasets(run.datasets, cache if write_cache and findings.none else None)
+
+
+def build_metrics(options: Options, datasets: Iterable[ImageDataset], findings: Findings) -> dict[str, Metric]:
+    """The metrics of `val.metrics` that can be built and can measure every image of the checked data sets, by label."""
+    metrics: dict[str, Metric] = {}
+    if options.val is None or not options.val.metrics_enabled:
+        return metrics
+    for label, entry in (options.val.metrics or {}).items():
+        with findings.at(f"val.metrics.{label}"):
+            metric = build_metric(entry)
+            _check_sizes(metric, datasets)
+            metrics[label] = metric
+    return metrics
+
+
+def _check_sizes(metric: Metric, datasets: Iterable[ImageDataset]) -> None:
+    for dataset in datasets:
+        side, file = dataset.smallest or (metric.minimum, "")
+        if side < metric.minimum:
+            found = f"found an image of {side} px in {dataset.name}, the smallest is {file}"
+            raise ConfigError(
+                f"{found}; accepted by this metric, with its crop_border: {metric.minimum} px at least on each side"
+            )
