@@ -125,7 +125,8 @@ def child(case: str, side: int, net: torch.nn.Module, batch: dict[str, Any]) -> 
     """Take the steps and print the peak."""
     import resource
 
-    model = Side(net, CASES[case][side], batch)
+    without, having, _ = CASES[case]
+    model = Side(net, having if side else without, batch)
     for _ in range(30):
         model.step()
     sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n")

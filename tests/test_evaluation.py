@@ -127,6 +127,7 @@ def test_without_a_val_section_images_are_upscaled(place: Path) -> None:
         ("paragonsr2_nano", "paragonsr2_xs", "path.pretrain_network_g"),
         ("psnr: {type", "psnr: {tipe", "val.metrics.psnr"),
         ("num_gpu: 0", "num_gpu: 99", "num_gpu: found 99"),
+        ("crop_border: 2", "crop_border: 99", "val.metrics.psnr: found an image of"),
     ],
 )
 def test_mistakes_have_file_and_line_and_leave_nothing(place: Path, old: str, new: str, message: str) -> None:

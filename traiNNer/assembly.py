@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,14 +15,13 @@ from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions
 from traiNNer.data import TrainLoader, ValidationLoader
 from traiNNer.inference import network_info
-from traiNNer.metrics import build_metric
 from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.ema import Ema
 from traiNNer.models.loss_scale import LossScale
 from traiNNer.models.player import Player
 from traiNNer.models.sr_model import SRModel
 from traiNNer.monitor import StepMonitor
-from traiNNer.optimizers import apply_settings, build_optimizer, settings
+from traiNNer.optimizers import apply_settings, settings
 from traiNNer.preparation import Prepared, folders_of
 from traiNNer.reporting import Reporter
 from traiNNer.run_record import RunRecord
@@ -110,9 +108,9 @@ def build_model(run: Prepared) -> SRModel:
             decay=train.adaptive_d_ema_decay, threshold=train.adaptive_d_threshold, device=run.device
         )
     return SRModel(
-        generator=_build_player(run, net_g, train.optim_g),
+        generator=_build_player(run, "net_g"),
         losses={label: loss.to(run.device) for label, loss in run.losses.items()},
-        discriminator=_build_player(run, run.nets["net_d"], train.optim_d) if "net_d" in run.nets else None,
+        discriminator=_build_player(run, "net_d") if "net_d" in run.nets else None,
         adaptive_d=adaptive_d,
         ema=ema,
         device=run.device,
@@ -121,9 +119,8 @@ def build_model(run: Prepared) -> SRModel:
     )
 
 
-def _build_player(run: Prepared, net: nn.Module, optimizer_options: Mapping[str, Any] | None) -> Player:
-    train = run.train
-    optimizer = build_optimizer(optimizer_options or {}, net)
+def _build_player(run: Prepared, name: str) -> Player:
+    train, net, optimizer = run.train, run.nets[name], run.optimizers[name]
     return Player(
         net,
         optimizer,
@@ -175,9 +172,6 @@ def build_validators(run: Prepared, model: SRModel) -> list[Validator]:
     val = run.val
     if val is None:
         return []
-    metrics = (
-        {label: build_metric(entry) for label, entry in (val.metrics or {}).items()} if val.metrics_enabled else {}
-    )
     return [
         Validator(
             run.options.datasets[key].name,
@@ -189,7 +183,7 @@ def build_validators(run: Prepared, model: SRModel) -> list[Validator]:
                 persistent_workers=run.options.datasets[key].persistent_workers,
                 prefetch_factor=run.options.datasets[key].prefetch_factor,
             ),
-            metrics,
+            run.metrics,
             scale=run.options.scale,
             tile_size=val.tile_size,
             tile_overlap=val.tile_overlap,

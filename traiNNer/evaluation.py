@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,8 +15,8 @@ from torch import nn
 from traiNNer.archs import build_network
 from traiNNer.config import Options, load_options, run_paths
 from traiNNer.data import ImageDataset, ValidationLoader, build_dataset, check_datasets
-from traiNNer.metrics import build_metric
-from traiNNer.preparation import Findings
+from traiNNer.preparation import Findings, build_metrics
+from traiNNer.types import Metric
 from traiNNer.utils.device import configure_backends, describe_device, resolve_device
 from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import configure_logging, get_logger, make_console
@@ -45,7 +46,7 @@ def evaluate(option_file: Path) -> int:
     configure_backends(device, deterministic=options.deterministic, fast_matmul=options.fast_matmul)
     net = _network(options, findings, notices)
     datasets = _datasets(options, findings)
-    metrics = _metrics(options, findings)
+    metrics = build_metrics(options, datasets.values(), findings)
     findings.raise_if_any()
     folder = run_paths(options).results
     archived = _open(folder)
@@ -95,15 +96,6 @@ def _datasets(options: Options, findings: Findings) -> dict[str, ImageDataset]:
     return datasets
 
 
-def _metrics(options: Options, findings: Findings) -> dict[str, Any]:
-    metrics: dict[str, Any] = {}
-    if options.val is not None and options.val.metrics_enabled:
-        for label, entry in (options.val.metrics or {}).items():
-            with findings.at(f"val.metrics.{label}"):
-                metrics[label] = build_metric(entry)
-    return metrics
-
-
 def _open(folder: Path) -> Path | None:
     """Make the results folder; returns where an earlier one was moved to."""
     archived = None
@@ -118,7 +110,9 @@ def _open(folder: Path) -> Path | None:
     return archived
 
 
-def _validator(options: Options, key: str, dataset: ImageDataset, metrics: dict[str, Any], folder: Path) -> Validator:
+def _validator(
+    options: Options, key: str, dataset: ImageDataset, metrics: Mapping[str, Metric], folder: Path
+) -> Validator:
     section, val = options.datasets[key], options.val
     written = [section.component.get(name) or [] for name in ("dataroot_lq", "dataroot_gt")]
     roots = [Path(root) for each in written for root in ([each] if isinstance(each, str) else each)]

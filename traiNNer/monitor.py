@@ -37,8 +37,9 @@ class StepMonitor:
         self._counts: dict[str, int] = {}
         self._in_a_row = 0
         self._reports: list[str] = []
+        self._overflows: list[tuple[int, float]] = []
         self.skipped = 0
-        """Steps skipped so far because something was not finite."""
+        """Steps skipped so far because something was not finite; those of the search for a loss scale do not count."""
 
     def add(
         self, iteration: int, record: dict[str, Tensor], files: list[str], learning_rates: dict[str, float]
@@ -71,14 +72,15 @@ class StepMonitor:
             row, rows = rows[: len(step.labels)], rows[len(step.labels) :]
             self._take(step, dict(zip(step.labels, row, strict=True)))
 
-    def means(self) -> dict[str, float]:
-        """Mean of each value over the finite steps since the last call, over all processes; starts anew."""
+    def means(self, *, anew: bool = True) -> dict[str, float]:
+        """Mean of each value over the finite steps since sums were started `anew`, over all processes."""
         self.read()
         parts = dist.all_gather_objects((self._sums, self._counts))
         labels = list(self._sums)
         sums = {label: sum(part[0].get(label, 0.0) for part in parts) for label in labels}
         counts = {label: sum(part[1].get(label, 0) for part in parts) for label in labels}
-        self._sums, self._counts = {}, {}
+        if anew:
+            self._sums, self._counts = {}, {}
         return {label: sums[label] / counts[label] for label in labels}
 
     def reports(self) -> list[str]:
@@ -86,6 +88,24 @@ class StepMonitor:
         self.read()
         reports, self._reports = self._reports, []
         return [line for part in dist.all_gather_objects(reports) for line in part]
+
+    def overflows(self) -> list[str]:
+        """A line about the steps since the last call that the search for the loss scale has skipped, if there are any.
+
+        Every process has the same.
+        """
+        self.read()
+        overflows, self._overflows = self._overflows, []
+        if not overflows:
+            return []
+        (first, highest), (last, lowest) = overflows[0], overflows[-1]
+        one = len(overflows) == 1
+        when = f"iteration {first}" if one else f"iterations {first} to {last}"
+        skipped = "this step was skipped" if one else f"{len(overflows)} steps were skipped"
+        return [
+            f"{when}: float16 gradients overflowed at loss scale {highest:,g}; {skipped}, the scale is {lowest / 2:,g} "
+            "from there (this is how the scale is found)"
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Sums since the last log line and counts of skipped steps; reads what is pending."""
@@ -103,11 +123,16 @@ class StepMonitor:
         self._in_a_row, self.skipped = state_dict["in_a_row"], state_dict["skipped"]
 
     def _take(self, step: _Pending, values: dict[str, float]) -> None:
-        if values.pop("finite"):
+        finite, losses_finite = values.pop("finite"), values.pop("losses_finite")
+        scales = [values.pop(label) for label in step.labels if label.startswith("loss_scale/")]
+        if finite:
             self._in_a_row = 0
             for label, value in values.items():
                 self._sums[label] = self._sums.get(label, 0.0) + value
                 self._counts[label] = self._counts.get(label, 0) + 1
+            return
+        if losses_finite and scales and min(scales) >= 1:  # below that no scale would help
+            self._overflows.append((step.iteration, min(scales)))
             return
         self._in_a_row += 1
         self.skipped += 1

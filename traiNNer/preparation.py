@@ -7,7 +7,7 @@ and all of them are reported together.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,12 +25,16 @@ from traiNNer.component_checks import (
     check_needs,
 )
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
-from traiNNer.data import build_dataset, check_datasets
+from traiNNer.data import ImageDataset, build_dataset, check_datasets
 from traiNNer.inference import network_info
 from traiNNer.losses import BuiltLoss, build_losses
 from traiNNer.losses.term import Term
+from traiNNer.metrics import build_metric
+from traiNNer.optimizers import build_optimizer
+from traiNNer.types import Metric
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import (
+    Checkpoint,
     CheckpointFolders,
     ResumePoint,
     check_networks,
@@ -60,8 +64,11 @@ class Prepared:
     fresh_reason: str = ""
     """Why the run starts at iteration 0; empty when it resumes."""
     nets: dict[str, nn.Module] = field(default_factory=dict)
+    optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+    """By the name of their network."""
     losses: dict[str, BuiltLoss] = field(default_factory=dict)
     datasets: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -172,7 +179,11 @@ def prepare(arguments: TrainArguments) -> Prepared:
     if "net_d" in run.nets:
         with findings.at("network_d"):
             check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"))
+    _build_optimizers(run, findings)
     _build_datasets(run, findings, write_cache=not arguments.check)
+    if run.val is not None:
+        measured = [dataset for key, dataset in run.datasets.items() if key.startswith("val")]
+        run.metrics = build_metrics(options, measured, findings)
     findings.raise_if_any()
     return run
 
@@ -302,6 +313,19 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def _build_optimizers(run: Prepared, findings: Findings) -> None:
+    """Optimizers of the networks; to compare them with the checkpoint makes sense where the networks are right."""
+    comparable = findings.none
+    for name, net in run.nets.items():
+        key = name.replace("net_", "optim_")
+        with findings.at(f"train.{key}"):
+            run.optimizers[name] = build_optimizer(getattr(run.train, key) or {}, net)
+            if run.resume is not None and comparable:
+                checkpoint = Checkpoint(folders_of(run.paths))
+                checkpoint.track(f"optimizer/{name}", run.optimizers[name], required=True)
+                checkpoint.check_fits(run.resume, run.options.path.ignore_resume_networks or ())
+
+
 def _load_pretrained(run: Prepared, name: str, letter: str) -> None:
     path = getattr(run.options.path, f"pretrain_network_{letter}")
     if path is None:
@@ -329,3 +353,26 @@ def _build_datasets(run: Prepared, findings: Findings, *, write_cache: bool) -> 
     with findings.at("datasets"):
         cache = run.paths.experiment.parent / ".cache" / "image_headers.json"
         run.notices += check_datasets(run.datasets, cache if write_cache and findings.none else None)
+
+
+def build_metrics(options: Options, datasets: Iterable[ImageDataset], findings: Findings) -> dict[str, Metric]:
+    """The metrics of `val.metrics` that can be built and can measure every image of the checked data sets, by label."""
+    metrics: dict[str, Metric] = {}
+    if options.val is None or not options.val.metrics_enabled:
+        return metrics
+    for label, entry in (options.val.metrics or {}).items():
+        with findings.at(f"val.metrics.{label}"):
+            metric = build_metric(entry)
+            _check_sizes(metric, datasets)
+            metrics[label] = metric
+    return metrics
+
+
+def _check_sizes(metric: Metric, datasets: Iterable[ImageDataset]) -> None:
+    for dataset in datasets:
+        side, file = dataset.smallest or (metric.minimum, "")
+        if side < metric.minimum:
+            found = f"found an image of {side} px in {dataset.name}, the smallest is {file}"
+            raise ConfigError(
+                f"{found}; accepted by this metric, with its crop_border: {metric.minimum} px at least on each side"
+            )

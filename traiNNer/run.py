@@ -15,7 +15,6 @@ from traiNNer.assembly import build_trainer
 from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions, Options, TrainOptions
 from traiNNer.inference import network_info
-from traiNNer.metrics import build_metric
 from traiNNer.preparation import Prepared, folders_of, prepare
 from traiNNer.reporting import log_table
 from traiNNer.utils import dist
@@ -212,10 +211,7 @@ def _validation_row(run: Prepared) -> str:
 
 
 def _metrics_row(run: Prepared) -> str:
-    val = run.val
-    if val is None or not val.metrics_enabled or not val.metrics:
-        return "none"
-    return "; ".join(f"{label}: {build_metric(entry).describe()}" for label, entry in val.metrics.items())
+    return "; ".join(f"{label}: {metric.describe()}" for label, metric in run.metrics.items()) or "none"
 
 
 def _switches_row(options: Options) -> str:

@@ -144,8 +144,12 @@ class Trainer:
         return bool(stop)
 
     def log(self) -> None:
-        """Read the values of the last steps and show their means."""
-        values = self._monitor.means()
+        """Read the values of the last steps and show their means.
+
+        The last line of a run can show a part of an interval; its sums are kept for a resume that goes on.
+        """
+        whole = self._settings.print_freq > 0 and self.iteration % self._settings.print_freq == 0
+        values = self._monitor.means(anew=whole)
         self._log_reports()
         self._reporter.training(self.iteration, self._loader.epoch, values, self._model.learning_rates, self._speed)
         weights = {f"loss_weight/{label}": weight for label, weight in self._model.loss_weights.items()}
@@ -154,6 +158,8 @@ class Trainer:
     def _log_reports(self) -> None:
         for line in self._monitor.reports():
             get_logger().warning(line)
+        for line in self._monitor.overflows():
+            get_logger().info(line)
 
     def validate(self) -> None:
         """Validate on every set; weights that are the best by a metric are kept."""

@@ -71,6 +71,8 @@ class Metric(Protocol):
     """A full-reference image metric."""
 
     better: Better
+    minimum: int
+    """Smallest height and width that it can measure, px, its crop included."""
 
     def __call__(self, output: Tensor, target: Tensor) -> float:
         """Value for one image pair, each (1, 3, H, W) float32 RGB in [0, 1]."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from traiNNer.archs import after_update, build_network
 from traiNNer.archs.spectral_norm import SpectralNormConv2d
+from traiNNer.utils.weights import load_into, read_weights
 
 DISCRIMINATORS = [name for name in SMALL if "paragon" not in name.lower()]
 every_discriminator = pytest.mark.parametrize("name", DISCRIMINATORS)
@@ -255,9 +257,10 @@ class TestPatchGAN:
         rows = gradient.abs().sum((0, 1, 3)).nonzero()
         assert int(rows.max() - rows.min()) + 1 == 70
 
-    def test_width_doubles_up_to_eight_times(self) -> None:
-        net = build_network({"type": "patchgandiscriminatorsn", "ndf": 2, "n_layers": 5})
-        assert [conv.out_channels for conv in spectral_convolutions(net)] == [2, 4, 8, 16, 16, 16, 1]
+    def test_width_doubles_up_to_512(self) -> None:
+        with torch.device("meta"):
+            net = build_network({"type": "patchgandiscriminatorsn", "ndf": 96, "n_layers": 5})
+        assert [conv.out_channels for conv in spectral_convolutions(net)] == [96, 192, 384, 512, 512, 512, 1]
         assert [conv.stride[0] for conv in spectral_convolutions(net)] == [2, 2, 2, 2, 2, 1, 1]
 
     def test_sigmoid_gives_probabilities(self) -> None:
@@ -269,6 +272,93 @@ class TestPatchGAN:
         net = small("multiscalepatchgandiscriminatorsn", num_d=3)
         x = images(1, 3, 32, 32)
         for number, output in enumerate(net(x)):
-            assert torch.equal(output, net.discriminators[number](x))
+            assert torch.equal(output, net.get_submodule(f"layer{2 - number}")(x))
             x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
         assert x.shape[-1] == 4
+
+
+def old_norm(*sizes: int, bias: bool = True) -> nn.Module:
+    """As in the discriminators that are published: torch's older spectral norm."""
+    inputs, outputs, kernel, stride, padding = sizes
+    return nn.utils.spectral_norm(nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=bias))
+
+
+class PublishedUNet(nn.Module):
+    """Real-ESRGAN's layout."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(3, n, 3, 1, 1)
+        widths = [
+            (n, 2 * n),
+            (2 * n, 4 * n),
+            (4 * n, 8 * n),
+            (8 * n, 4 * n),
+            (4 * n, 2 * n),
+            (2 * n, n),
+            (n, n),
+            (n, n),
+        ]
+        for number, (before, after) in enumerate(widths, 1):
+            kernel, stride = (4, 2) if number <= 3 else (3, 1)
+            setattr(self, f"conv{number}", old_norm(before, after, kernel, stride, 1, bias=False))
+        self.conv9 = nn.Conv2d(n, 1, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = [F.leaky_relu(self.conv0(x), 0.2)]
+        for number in (1, 2, 3):
+            levels.append(F.leaky_relu(getattr(self, f"conv{number}")(levels[-1]), 0.2))
+        y = levels[3]
+        for number in (4, 5, 6):
+            y = F.interpolate(y, scale_factor=2, mode="bilinear")
+            y = F.leaky_relu(getattr(self, f"conv{number}")(y), 0.2) + levels[6 - number]
+        for number in (7, 8):
+            y = F.leaky_relu(getattr(self, f"conv{number}")(y), 0.2)
+        return self.conv9(y)
+
+
+def published_patchgan() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after, stride in ((3, 4, 2), (4, 8, 2), (8, 16, 1)):
+        layers += [old_norm(before, after, 4, stride, 2), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, old_norm(16, 1, 4, 1, 2))
+
+
+class PublishedPatchGAN(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = published_patchgan()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class PublishedMultiscale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer0, self.layer1 = published_patchgan(), published_patchgan()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.layer1(x), self.layer0(F.avg_pool2d(x, 3, 2, 1, count_include_pad=False))]
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("unetdiscriminatorsn", lambda: PublishedUNet(4)),
+        ("patchgandiscriminatorsn", PublishedPatchGAN),
+        ("multiscalepatchgandiscriminatorsn", PublishedMultiscale),
+    ],
+)
+def test_published_weights_load(name: str, make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    published, x = make(), images(2, 3, 32, 32)
+    for _ in range(3):
+        outputs(published, x)
+    published.eval()
+    torch.save({"params": published.state_dict()}, tmp_path / "net_d.pth")
+    net = small(name).eval()
+    assert load_into(net, read_weights(tmp_path / "net_d.pth"), strict=True, where="net_d").fits
+    for found, expected in zip(outputs(net, x), outputs(published, x), strict=True):
+        assert expected.std() > 0.01
+        assert torch.allclose(found, expected, rtol=0, atol=1e-5)

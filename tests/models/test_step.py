@@ -15,9 +15,11 @@ from traiNNer.models.ema import Ema
 from traiNNer.models.loss_scale import LossScale
 from traiNNer.models.player import Player
 from traiNNer.models.sr_model import SRModel
+from traiNNer.monitor import StepMonitor
 from traiNNer.optimizers import build_optimizer
 from traiNNer.schedulers import LearningRate, build_schedule
 from traiNNer.utils.device import Precision
+from traiNNer.utils.errors import RunError
 from traiNNer.utils.registry import OPTIMIZERS
 
 
@@ -40,6 +42,7 @@ def make_model(
     batch_norm: bool = False,
     lr: float = 1e-2,
     dtype: torch.dtype = torch.float32,
+    weight: float = 1.0,
     **keywords: Any,
 ) -> SRModel:
     torch.manual_seed(0)
@@ -48,7 +51,7 @@ def make_model(
     player_keys = {key: keywords.pop(key) for key in ("max_norm", "loss_scale") if key in keywords}
     player = Player(net, built, LearningRate(built, build_schedule(None, 10)), **player_keys)
     losses = build_losses(
-        [{"type": "l1loss", "loss_weight": 1.0}, {"type": "charbonnier", "loss_weight": 0.5, "name": "soft"}]
+        [{"type": "l1loss", "loss_weight": weight}, {"type": "charbonnier", "loss_weight": 0.5, "name": "soft"}]
     )
     return SRModel(generator=player, losses=losses, ema=Ema(net, decay=0.9), **keywords)
 
@@ -153,6 +156,55 @@ def test_loss_scale_leaves_the_step_as_it_is_and_recovers() -> None:
     fresh = LossScale(torch.device("cpu"))
     fresh.load_state_dict(scale.state_dict())
     assert fresh.state_dict() == scale.state_dict()
+
+
+def monitored(model: SRModel, steps: int) -> StepMonitor:
+    monitor = StepMonitor(read_every=1)
+    for iteration in range(1, steps + 1):
+        model.feed_data([make_batch(iteration)])
+        model.optimize_parameters(iteration)
+        monitor.add(iteration, model.record, ["a.png"], model.learning_rates)
+    return monitor
+
+
+def test_the_search_for_the_loss_scale_is_one_line_and_no_bad_step() -> None:
+    # with this weight the gradient overflows until the scale is 2^115
+    model = make_model("SGD", loss_scale=LossScale(torch.device("cpu"), initial=2.0**127), weight=2.0**12)
+    before = everything(model)
+    monitor = monitored(model, 12)
+    assert_same(everything(model), before)
+    assert monitor.reports() == []
+    assert monitor.overflows() == [
+        f"iterations 1 to 12: float16 gradients overflowed at loss scale {2.0**127:,g}; 12 steps were skipped, the "
+        f"scale is {2.0**115:,g} from there (this is how the scale is found)"
+    ]
+    assert monitor.overflows() == []
+    assert monitor.state_dict()["in_a_row"] == monitor.skipped == 0
+    model.feed_data([make_batch(13)])
+    model.optimize_parameters(13)
+    assert model.record["finite"] == 1
+    assert "loss_scale/net_g" not in monitor.means()
+
+
+def test_gradients_that_overflow_at_any_loss_scale_end_the_run() -> None:
+    model = make_model("SGD", loss_scale=LossScale(torch.device("cpu"), initial=4.0), weight=1e300)
+    monitor = monitored(model, 12)  # at 4, 2 and 1 it may still be the scale
+    assert monitor.state_dict()["in_a_row"] == 9
+    assert [line.split(":")[0] for line in monitor.overflows()] == ["iterations 1 to 3"]
+    with pytest.raises(RunError, match=r"10 steps in a row were not finite; the last: iteration 13: .*grad_norm/net_g"):
+        monitor.add(13, model.record, ["a.png"], model.learning_rates)
+
+
+def test_a_loss_that_is_not_finite_is_a_bad_step_at_any_loss_scale() -> None:
+    model = make_model("SGD", loss_scale=LossScale(torch.device("cpu")))
+    bad = make_batch(0)
+    bad["gt"].fill_(math.nan)
+    model.feed_data([bad])
+    model.optimize_parameters(1)
+    monitor = StepMonitor(read_every=1)
+    monitor.add(1, model.record, ["a.png"], model.learning_rates)
+    assert monitor.overflows() == []
+    assert monitor.skipped == 1
 
 
 def test_losses_see_float32_under_autocast() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,3 +238,36 @@ def test_a_network_that_cannot_be_deterministic_is_refused_by_name(
     message = capfd.readouterr().err.strip()
     assert "deterministic: found true, but network_g scatter cannot be: put_" in message
     assert not (tmp_path / "experiments" / "second").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "least"),
+    [({"type": "psnr", "crop_border": 28}, 57), ({"type": "ssim", "crop_border": 23}, 57), (None, 64)],
+)
+def test_an_image_that_a_metric_cannot_measure_is_found_before_anything_is_written(
+    options: dict[str, Any],
+    run_training: Run,
+    photos: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    metric: dict[str, Any] | None,
+    least: int,
+) -> None:
+    for kind, side in (("gt", 56), ("lq", 28)):
+        shutil.copytree(photos / "val" / kind, tmp_path / kind)
+        Image.new("RGB", (64 * side // 56, side)).save(tmp_path / kind / "09.png")
+        options["datasets"]["val"][f"dataroot_{kind}"] = str(tmp_path / kind)
+    if metric is None:
+        from torchvision.models import squeezenet1_1
+
+        torch.save(squeezenet1_1().state_dict(), tmp_path / "backbone.pth")
+        metric = {"type": "lpips", "net": "squeeze", "weights_path": str(tmp_path / "backbone.pth")}
+    options["val"]["metrics"]["mine"] = metric
+    assert run_training(options) == 2
+    message = capfd.readouterr().err.strip()
+    assert len(message.splitlines()) == 1, message
+    assert "options.yml:" in message
+    assert "val.metrics.mine: found an image of 56 px in held out" in message
+    assert str(Path("gt") / "09.png") in message
+    assert f"{least} px at least" in message
+    assert not (tmp_path / "experiments" / "tiny").exists()

@@ -72,6 +72,25 @@ def test_straight_equals_resumed(
     }
 
 
+def test_a_finished_run_that_is_prolonged_logs_as_a_straight_one(
+    options: dict[str, Any], run_training: Run, tmp_path: Path
+) -> None:
+    options["logger"] |= {"print_freq": 4}
+    options["train"]["scheduler"] = None  # the cosine's length is total_iter
+    experiments = tmp_path / "experiments"
+    assert run_training(options, "--name", "straight") == 0
+    options["train"]["total_iter"] = 6
+    assert run_training(options, "--name", "prolonged") == 0
+    options["train"]["total_iter"] = 8
+    assert run_training(options, "--name", "prolonged", "--auto_resume") == 0
+    straight, prolonged = (
+        logged((experiments / name / "train.log").read_text(encoding="utf-8")) for name in ("straight", "prolonged")
+    )
+    assert sorted(straight) == [4, 8]
+    assert sorted(prolonged) == [4, 6, 8]
+    assert {iteration: prolonged[iteration] for iteration in straight} == straight
+
+
 def test_validating_and_saving_often_changes_nothing(
     options: dict[str, Any], run_training: Run, tmp_path: Path
 ) -> None:
@@ -99,6 +118,39 @@ def test_an_edited_rate_and_weight_decay_take_effect(
     assert (group["initial_lr"], group["weight_decay"], list(group["betas"])) == (1e-12, 0.5, [0.5, 0.6])
     log = (folder / "train.log").read_text(encoding="utf-8")
     assert "changed option: train.optim_g.lr: 0.004 by the checkpoint's options, 1e-12 by the current ones" in log
+
+
+def test_an_optimizer_of_another_type_starts_fresh(options: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
+    assert run_training(options) == 0
+    options["train"]["optim_g"] = {"type": "SGD", "lr": 1e-3, "momentum": 0.9}
+    assert run_training(options, "--resume", "4") == 0
+    folder = tmp_path / "experiments" / "tiny"
+    log = (folder / "train.log").read_text(encoding="utf-8")
+    assert log.count("optimizer/net_g starts fresh: it was saved by AdamW and is now SGD") == 1
+    saved = objects(folder, 8)["optimizer/net_g"]
+    assert saved["type"] == "SGD"
+    assert saved["state"]["param_groups"][0]["initial_lr"] == 1e-3
+    assert set(saved["state"]["state"][0]) == {"momentum_buffer"}
+
+
+def test_an_optimizer_that_does_not_fit_is_found_before_anything_is_written(
+    options: dict[str, Any], run_training: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_training(options) == 0
+    path = tmp_path / "experiments" / "tiny" / "training_states" / "4.state"
+    state = torch.load(path, weights_only=True)
+    state["objects"]["optimizer/net_g"]["state"]["param_groups"][0]["params"].pop()
+    torch.save(state, path)
+    log = path.parent.parent / "train.log"
+    before = log.read_bytes()
+    capfd.readouterr()
+    assert run_training(options, "--resume", "4") == 2
+    message = capfd.readouterr().err.strip()
+    assert len(message.splitlines()) == 1, message
+    assert re.search(r"options\.yml:\d+: train\.optim_g", message)
+    assert "parameter groups" in message
+    assert log.read_bytes() == before
+    assert (path.parent / "8.state").is_file()  # not set aside either
 
 
 def test_going_back_sets_newer_checkpoints_aside(options: dict[str, Any], run_training: Run, tmp_path: Path) -> None:

@@ -42,16 +42,16 @@ class MultiscalePatchGANDiscriminatorSN(nn.Module):
         num_d: Annotated[int, Field(ge=1, description="discriminators, each at half the size of the one before")] = 3,
     ) -> None:
         super().__init__()
-        self.discriminators = nn.ModuleList(
-            PatchGANDiscriminatorSN(input_nc=input_nc, ndf=ndf, n_layers=n_layers, use_sigmoid=use_sigmoid)
-            for _ in range(num_d)
-        )
+        self._names = [f"layer{number}" for number in range(num_d)]
+        for name in self._names:
+            patches = PatchGANDiscriminatorSN(input_nc=input_nc, ndf=ndf, n_layers=n_layers, use_sigmoid=use_sigmoid)
+            self.add_module(name, patches.model)
         self.network_info = NetworkInfo(type="", in_channels=input_nc, out_channels=1)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """A value for every patch, at every size."""
         outputs = []
-        for discriminator in self.discriminators:
-            outputs.append(discriminator(x))
+        for name in reversed(self._names):  # as published, the last sees the whole image
+            outputs.append(self.get_submodule(name)(x))
             x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
         return outputs

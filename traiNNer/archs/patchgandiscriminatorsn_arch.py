@@ -13,9 +13,11 @@ from traiNNer.types import NetworkInfo
 from traiNNer.utils.registry import NETWORKS
 
 NEGATIVE_SLOPE = 0.2
+WIDEST = 512
+"""Channels up to which the layers double, as in pix2pixHD."""
 
 Channels = Annotated[int, Field(ge=1, description="image channels")]
-Width = Annotated[int, Field(ge=1, description="channels of the first layer; they double up to eight times that")]
+Width = Annotated[int, Field(ge=1, description="channels of the first layer; they double up to 512")]
 Layers = Annotated[int, Field(ge=1, description="halvings of the size")]
 Sigmoid = Annotated[bool, Field(description="probabilities instead of logits")]
 
@@ -43,7 +45,9 @@ class PatchGANDiscriminatorSN(nn.Module):
         self, *, input_nc: Channels = 3, ndf: Width = 64, n_layers: Layers = 3, use_sigmoid: Sigmoid = False
     ) -> None:
         super().__init__()
-        widths = [input_nc, *(ndf * min(2**level, 8) for level in range(n_layers + 1))]
+        widths = [input_nc, ndf]
+        while len(widths) < n_layers + 2:
+            widths.append(min(widths[-1] * 2, WIDEST))
         layers: list[nn.Module] = []
         for level, (before, after) in enumerate(pairwise(widths)):
             stride = 2 if level < n_layers else 1

@@ -47,6 +47,11 @@ class ImageDataset(Protocol):
         """Facts for the start-up table."""
         ...
 
+    @property
+    def smallest(self) -> tuple[int, str] | None:
+        """Shortest side (px) that a validation compares with its ground truth, and whose; known after `check`."""
+        ...
+
     def files(self) -> list[str]:
         """Every image file that it reads."""
         ...

@@ -92,6 +92,7 @@ class PairedImageDataset:
         self.gt_paths: list[str] = []
         self.lq_paths: list[str] | None = None if dataroot_lq is None else []
         self._unpaired: list[str] = []
+        self._smallest: tuple[int, str] | None = None
         self._folders = {"gt": as_list(dataroot_gt), "lq": as_list(dataroot_lq)}
         self._pair(gt_folders, lq_folders, template=filename_tmpl, all_lq=meta_info is None)
 
@@ -156,6 +157,11 @@ class PairedImageDataset:
             "lq": source,
         }
 
+    @property
+    def smallest(self) -> tuple[int, str] | None:
+        """Shortest side (px) that a validation compares with its ground truth, and whose; known after `check`."""
+        return self._smallest
+
     def files(self) -> list[str]:
         """Every image file that it reads."""
         return self.gt_paths + (self.lq_paths or [])
@@ -172,6 +178,8 @@ class PairedImageDataset:
             problems += unreadable
             if not unreadable:
                 sizes = [(header.height, header.width) for header in found if isinstance(header, ImageHeader)]
+                side = min(sizes[0]) // self.scale * self.scale
+                self._smallest = min(self._smallest or (side, gt_path), (side, gt_path))
                 problem = self._size_problem(sizes[0], sizes[1] if len(sizes) > 1 else None)
                 problems += [f"{paths[-1]}: {problem}"] if problem else []
         return problems

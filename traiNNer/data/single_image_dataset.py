@@ -93,6 +93,11 @@ class SingleImageDataset:
         """Every image file that it reads."""
         return list(self.lq_paths)
 
+    @property
+    def smallest(self) -> None:
+        """There is nothing to compare with."""
+        return
+
     def check(self, headers: Headers) -> list[str]:
         """Files that cannot be read."""
         return [f"{path}: {headers[path]}" for path in self.lq_paths if isinstance(headers[path], str)]

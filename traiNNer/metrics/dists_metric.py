@@ -12,6 +12,9 @@ from traiNNer.metrics.comparison import CropBorder, Improves, TestYChannel, as_r
 from traiNNer.metrics.pretrained import build_pretrained
 from traiNNer.utils.registry import METRICS
 
+SMALLEST = 32
+"""Side that five halvings in VGG16 and the filters on them need, px."""
+
 
 @METRICS.register("dists", "calculate_dists")
 class DISTS:
@@ -37,6 +40,7 @@ class DISTS:
         better: Improves = "lower",
     ) -> None:
         self.crop_border, self.test_y_channel, self.better = crop_border, test_y_channel, better
+        self.minimum = SMALLEST + 2 * crop_border
         self._network = build_pretrained(self._build, "vgg16-397923af.pth", weights_path)
 
     @staticmethod
@@ -48,7 +52,7 @@ class DISTS:
     @torch.no_grad()
     def __call__(self, output: Tensor, target: Tensor) -> float:
         """DISTS of one image pair."""
-        pair = cropped(output, target, self.crop_border, minimum=32)
+        pair = cropped(output, target, self.crop_border, minimum=SMALLEST)
         first, second = (as_rgb(image, self.test_y_channel) for image in pair)
         return self._network.to(output.device)(first, second).item()  # synchronizes host and device
 

@@ -20,6 +20,9 @@ _FILES = {
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
 
+SMALLEST = 64
+"""Side that the backbones need, px."""
+
 
 @METRICS.register("lpips", "calculate_lpips")
 class LPIPS:
@@ -45,12 +48,13 @@ class LPIPS:
         better: Improves = "lower",
     ) -> None:
         self.net, self.crop_border, self.test_y_channel, self.better = net, crop_border, test_y_channel, better
+        self.minimum = SMALLEST + 2 * crop_border
         self._network = build_pretrained(lambda: _build(net), _FILES[net], weights_path)
 
     @torch.no_grad()
     def __call__(self, output: Tensor, target: Tensor) -> float:
         """LPIPS of one image pair."""
-        pair = cropped(output, target, self.crop_border, minimum=64)
+        pair = cropped(output, target, self.crop_border, minimum=SMALLEST)
         first, second = (as_rgb(image, self.test_y_channel) for image in pair)
         return self._network.to(output.device)(first, second, normalize=True).item()  # synchronizes host and device
 

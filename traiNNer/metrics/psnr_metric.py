@@ -30,6 +30,7 @@ class PSNR:
         self, *, crop_border: CropBorder = 0, test_y_channel: TestYChannel = False, better: Improves = "higher"
     ) -> None:
         self.crop_border, self.test_y_channel, self.better = crop_border, test_y_channel, better
+        self.minimum = 1 + 2 * crop_border
 
     def __call__(self, output: Tensor, target: Tensor) -> float:
         """PSNR of one image pair, dB."""

@@ -89,10 +89,15 @@ class Discriminator:
         norm = player.gradient_norm()
         if observer is not None:
             observer.before_update("net_d", norm, current_iter)
-        finite = finite & torch.isfinite(norm) & torch.isfinite(torch.stack(list(record.values()))).all()
-        finite = dist.all_reduce_min_(finite.float()) > 0
-        player.commit(norm, finite)
-        return {**record, "grad_norm/net_d": norm.detach()}, finite
+        losses_finite = torch.isfinite(torch.stack(list(record.values()))).all()
+        checks = torch.stack([losses_finite, losses_finite & torch.isfinite(norm)]).float()
+        record["losses_finite"], own = dist.all_reduce_min_(checks)
+        record["grad_norm/net_d"] = norm.detach()
+        if player.loss_scale is not None:
+            record["loss_scale/net_d"] = player.loss_scale.value
+        finite = finite & (own > 0)
+        player.commit(norm, finite, own > 0)
+        return record, finite
 
     def _backward(
         self, current_iter: int, terms: Sequence[Term], pairs: Sequence[Pair], number: int

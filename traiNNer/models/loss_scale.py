@@ -22,6 +22,11 @@ class LossScale:
         self._finite_steps = torch.zeros((), device=device)
         self._growth_interval = growth_interval
 
+    @property
+    def value(self) -> Tensor:
+        """The present scale, a device scalar that later updates leave as it is."""
+        return self._scale
+
     def scale(self, loss: Tensor) -> Tensor:
         """The loss to call `backward` on."""
         return loss * self._scale

@@ -82,8 +82,11 @@ class Player:
             self.loss_scale.unscale_(gradients)
         return torch.nn.utils.get_total_norm(gradients, foreach=True)
 
-    def commit(self, norm: Tensor, finite: Tensor) -> None:
-        """Clip and step; where the bool device scalar `finite` is false, leave everything as it was at `begin`."""
+    def commit(self, norm: Tensor, finite: Tensor, own: Tensor | None = None) -> None:
+        """Clip and step; where the bool device scalar `finite` is false, leave everything as it was at `begin`.
+
+        `own` says the same of this player's losses and gradients alone, which is what its loss scale follows.
+        """
         if self._max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self._max_norm, norm, foreach=True)
         self._step(finite)
@@ -91,7 +94,7 @@ class Player:
             module.after_update()
         self.put_back(finite)
         if self.loss_scale is not None:
-            self.loss_scale.update(finite)
+            self.loss_scale.update(finite if own is None else own)
 
     def put_back(self, finite: Tensor) -> None:
         """Where the bool device scalar `finite` is false, give the buffers the values they had at `begin`."""

@@ -55,7 +55,8 @@ class SRModel:
         self.ema = ema
         self.device = torch.device(device)
         self.record: dict[str, Tensor] = {}
-        """Device scalars of the last step: each loss's unweighted value, `grad_norm/<network>`, `finite` (1 or 0)."""
+        """Device scalars of the last step: each loss's unweighted value, `grad_norm/<network>`, `loss_scale/<network>`
+        where there is one, and 1 or 0 for `losses_finite` (in all processes) and `finite` (the gradients too)."""
         self.loss_weights: dict[str, float] = {}
         """The weight of each loss in the last step."""
         self._terms = [Term(label, loss) for label, loss in losses.items()]
@@ -160,16 +161,20 @@ class SRModel:
             if keep:
                 pairs.append((batch["gt"], output.detach()))
         if not live:
+            self.record["losses_finite"] = torch.ones((), device=self.device)
             return pairs, torch.ones((), dtype=torch.bool, device=self.device)
         self.record = {label: torch.stack([term[label] for term in terms]).mean() for label in terms[0]}
         norm = player.gradient_norm()
         if self._observer is not None:
             self._observer.before_update("net_g", norm, current_iter)
-        finite = torch.isfinite(norm) & torch.isfinite(torch.stack(list(self.record.values()))).all()
-        finite = dist.all_reduce_min_(finite.float()) > 0
-        player.commit(norm, finite)
+        losses_finite = torch.isfinite(torch.stack(list(self.record.values()))).all()
+        checks = torch.stack([losses_finite, losses_finite & torch.isfinite(norm)]).float()
+        self.record["losses_finite"], finite = dist.all_reduce_min_(checks)
         self.record["grad_norm/net_g"] = norm.detach()
-        return pairs, finite
+        if player.loss_scale is not None:
+            self.record["loss_scale/net_g"] = player.loss_scale.value
+        player.commit(norm, finite > 0)
+        return pairs, finite > 0
 
     def _backward_generator(
         self, player: Player, current_iter: int, live: Sequence[Term], batch: dict[str, Tensor], output: Tensor
@@ -217,6 +222,7 @@ class SRModel:
             net_d.player.put_back(finite)
             return finite
         record, finite = net_d.step(current_iter, learning, pairs, finite, self._observer)
+        record["losses_finite"] = torch.minimum(record["losses_finite"], self.record["losses_finite"])
         self.record |= record
         return finite
 

@@ -120,7 +120,8 @@ class Checkpoint:
             name: unique; `<kind>/<network>` if it belongs to a network.
             stateful: its state holds dicts, lists, tuples, numbers, strings, None and tensors.
             version: of the state's layout.
-            required: a saved state that does not fit is an error; otherwise the object starts fresh.
+            required: a saved state that does not fit is an error, unless it is of another type (such as that of
+                another optimizer); otherwise the object starts fresh.
             last: it is loaded after the others, which come in the order of their tracking: what the loading of
                 another could change, such as the random generators.
 
@@ -246,21 +247,22 @@ class Checkpoint:
         """Compare a checkpoint with what is tracked; nothing is loaded or written.
 
         Raises:
-            ConfigError: a network or a required object is another one.
+            ConfigError: a network or a required object does not fit.
         """
         self._check(point, read_state(point.path)["objects"], ignore)
 
     def _check(self, point: ResumePoint, saved: Mapping[str, Any], ignore: Collection[str]) -> None:
         check_networks(point, {name: network.net for name, network in self._networks.items()}, ignore)
+        required = {name: tracked.entry(name) for name, tracked in self._objects.items() if tracked.required}
         problems = [
             Problem(
                 file=str(point.path),
-                message=f"{name} does not fit: {obstacle}; accepted: the one that was saved "
-                "(path.pretrain_network_g starts a new run from a checkpoint's weights)",
+                message=f"{name} does not fit: {obstacle}; accepted: the one that was saved, or one of another type, "
+                "which starts fresh (path.pretrain_network_g starts a new run from a checkpoint's weights)",
             )
-            for name, tracked in self._objects.items()
-            if tracked.required and name in saved and not ignored(name, ignore)
-            if (obstacle := object_obstacle(tracked.entry(name), saved[name]))
+            for name, entry in required.items()
+            if name in saved and not ignored(name, ignore) and entry["type"] == saved[name]["type"]
+            if (obstacle := object_obstacle(entry, saved[name]))
         ]
         if problems:
             raise ConfigError(problems)
@@ -275,7 +277,7 @@ class Checkpoint:
             ignore: networks that stay as they are, with what belongs to them.
 
         Raises:
-            ConfigError: a network or a required object is another one; nothing has been changed then.
+            ConfigError: a network or a required object does not fit; nothing has been changed then.
         """
         state = read_state(point.path)
         self._check(point, state["objects"], ignore)
@@ -307,8 +309,8 @@ class Checkpoint:
         return lines
 
     def _load_object(self, point: ResumePoint, name: str, tracked: _Object, entry: Mapping[str, Any]) -> list[str]:
-        obstacle = "" if tracked.required else object_obstacle(tracked.entry(name), entry)
-        if obstacle:
+        obstacle = object_obstacle(tracked.entry(name), entry)
+        if obstacle:  # of something required only the type can differ, `_check` has refused the rest
             return [f"{name} starts fresh: {obstacle}"]
         fresh = None if tracked.required else copy.deepcopy(tracked.stateful.state_dict())
         try:

@@ -7,6 +7,7 @@ also works in a single process, where it returns at once.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,7 +51,27 @@ def read_environment(launcher: Launcher) -> ProcessGroup:
             )
         )
     rank, world_size, local_rank = (int(os.environ[name]) for name in names)
+    if launcher == "slurm" and "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = _first_slurm_host()
     return ProcessGroup(rank, world_size, local_rank)
+
+
+def _first_slurm_host() -> str:
+    """Where rank 0 of a Slurm job is: on the first of its nodes, whose names only Slurm can spell out.
+
+    Raises:
+        ConfigError: there are several nodes, and Slurm does not name them.
+    """
+    nodes = next((os.environ[name] for name in ("SLURM_JOB_NODELIST", "SLURM_NODELIST") if name in os.environ), "")
+    several = int(os.environ.get("SLURM_NNODES", "1")) > 1 or any(sign in nodes for sign in ",[")
+    if not several:
+        return "127.0.0.1"
+    try:
+        command = ["scontrol", "show", "hostnames", nodes]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        message = f"found slurm on the nodes {nodes!r}, which scontrol did not list; accepted: with MASTER_ADDR set"
+        raise ConfigError(Problem(key="--launcher", message=f"{message} to the first node's address")) from None
 
 
 _NAMES = {

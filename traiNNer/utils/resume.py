@@ -85,7 +85,7 @@ def object_obstacle(tracked: Mapping[str, Any], entry: Mapping[str, Any]) -> str
         entry: the same of the checkpoint.
     """
     if entry["type"] != tracked["type"]:
-        return f"the checkpoint's is a {entry['type']}, the run's a {tracked['type']}"
+        return f"it was saved by {entry['type']} and is now {tracked['type']}"
     if entry["version"] != tracked["version"]:
         return f"the checkpoint's has version {entry['version']}, the run's {tracked['version']}"
     own, saved = tracked["state"].get("param_groups"), entry["state"].get("param_groups")

@@ -133,7 +133,7 @@ def check_fits(net: nn.Module, weights: WeightsFile, *, strict: bool, where: str
     Raises:
         ConfigError: `strict`, and the file does not fit; the message says what the file looks like.
     """
-    expected, found = _learned(net, net.state_dict()), _learned(net, weights.tensors)
+    expected, found = _compared(net, weights)
     common = [name for name in expected if name in found]
     mismatched = [name for name in common if expected[name].shape != found[name].shape]
     report = LoadReport(
@@ -156,7 +156,7 @@ def load_into(net: nn.Module, weights: WeightsFile, *, strict: bool, where: str)
         ConfigError: as `check_fits`; the network is unchanged then.
     """
     report = check_fits(net, weights, strict=strict, where=where)
-    expected, found = _learned(net, net.state_dict()), _learned(net, weights.tensors)
+    expected, found = _compared(net, weights)
     fitting = {name: value for name, value in found.items() if name in expected and value.shape == expected[name].shape}
     net.load_state_dict(fitting, strict=False)
     return report
@@ -250,6 +250,22 @@ def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if names and all(name.startswith(prefix) for name in names):
             return _without_wrappers({name.removeprefix(prefix): tensors[name] for name in names})
     return tensors
+
+
+def _compared(net: nn.Module, weights: WeightsFile) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The network's tensors and the file's, under the network's names."""
+    expected, found = _learned(net, net.state_dict()), _learned(net, weights.tensors)
+    return expected, {_spectral_name(name, expected): tensor for name, tensor in found.items()}
+
+
+_SPECTRAL = {"weight_orig": "weight.original", "weight_u": "weight.0._u", "weight_v": "weight.0._v"}
+"""What torch's older spectral norm, used by published discriminators, calls the parametrization's tensors."""
+
+
+def _spectral_name(name: str, expected: Mapping[str, Tensor]) -> str:
+    layer, _, tensor = name.rpartition(".")
+    renamed = f"{layer}.parametrizations.{_SPECTRAL.get(tensor, tensor)}".removeprefix(".")
+    return renamed if name not in expected and renamed in expected else name
 
 
 def _learned(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
