@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import time
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from traiNNer.data import TrainLoader
+from traiNNer.data import TrainLoader, train_loader
 from traiNNer.data.order import SampleOrder, sample_generator
+from traiNNer.types import Sample
 from traiNNer.utils.errors import ConfigError, RunError
 from traiNNer.utils.images import read_image, unit_range, write_image
 
@@ -281,6 +283,69 @@ def test_close_ends_the_workers(make: Make) -> None:
     while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def pids() -> set[int]:
+    return {process.pid for process in multiprocessing.active_children() if process.pid}
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_workers_stay_at_the_end_of_an_epoch_if_they_are_persistent(make: Make, persistent: bool) -> None:
+    expected = TrainLoader(make(), batch_size=4, seed=0)
+    loader = TrainLoader(make(), batch_size=4, seed=0, num_workers=1, persistent_workers=persistent)
+    before: set[int] = set()
+    for number in range(4):  # 7 images: the second batch ends the first epoch, the fourth the second
+        (batch,), (alike,) = loader.next_batches(), expected.next_batches()
+        assert batch["gt_path"] == alike["gt_path"]
+        assert torch.equal(batch["lq"], alike["lq"])
+        if number == 0:
+            before = pids()
+    loader.start()
+    assert before
+    assert (pids() == before) is persistent
+    loader.close()
+
+
+@pytest.mark.parametrize("prefetch", [1, 3])
+def test_so_many_batches_are_read_ahead(make: Make, monkeypatch: pytest.MonkeyPatch, prefetch: int) -> None:
+    dataset, count = make(), multiprocessing.Value("i", 0)
+    real = dataset.stored_sample
+
+    def counted(index: int, generator: np.random.Generator) -> Sample:
+        with count.get_lock():
+            count.value += 1
+        return real(index, generator)
+
+    monkeypatch.setattr(dataset, "stored_sample", counted)
+    loader = TrainLoader(
+        dataset, batch_size=2, seed=0, num_workers=1, prefetch_factor=prefetch, multiprocessing_context="fork"
+    )
+    loader.start()
+    deadline = time.monotonic() + 20
+    while count.value < 2 * prefetch and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)  # for what should not come
+    assert count.value == 2 * prefetch
+    loader.close()
+
+
+@pytest.mark.parametrize(
+    ("pin", "device", "expected"), [(True, "cuda", True), (False, "cuda", False), (True, "cpu", False)]
+)
+def test_memory_is_pinned_where_it_helps(
+    make: Make, monkeypatch: pytest.MonkeyPatch, pin: bool, device: str, expected: bool
+) -> None:
+    """Whether pages are locked needs a GPU to see; this is what torch's loader is asked for."""
+    asked = []
+
+    class Loader:
+        def __init__(self, *_: Any, pin_memory: bool, **__: Any) -> None:
+            asked.append(pin_memory)
+
+    monkeypatch.setattr(train_loader, "DataLoader", Loader)
+    monkeypatch.setattr(train_loader, "start", lambda _: iter(()))
+    TrainLoader(make(), batch_size=2, seed=0, num_workers=1, pin_memory=pin, device_hint=device).start()
+    assert asked == [expected]
 
 
 def test_a_generator_for_each_sample_is_cheap() -> None:

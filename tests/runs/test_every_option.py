@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from traiNNer.config.options import Options
 from traiNNer.config.sections import DatasetOptions, LogOptions, PathOptions, TrainOptions, ValOptions
+from traiNNer.losses.l1_loss import L1Loss
 
 Run = Callable[..., int]
 
@@ -178,6 +180,38 @@ def run_in(
         return fingerprint(folder)
 
     return run
+
+
+@pytest.mark.parametrize(("fast", "precision"), [(True, "high"), (False, "highest")])
+def test_fast_matmul_allows_tf32(options: dict[str, Any], run_training: Run, fast: bool, precision: str) -> None:
+    options["fast_matmul"] = fast
+    assert run_training(options, "--check") == 0
+    assert torch.get_float32_matmul_precision() == precision
+    assert torch.backends.cudnn.allow_tf32 is fast
+    options["fast_matmul"] = False
+    assert run_training(options, "--check") == 0  # leaves the process as other tests want it
+
+
+@pytest.mark.filterwarnings("ignore:Error detected in")  # torch's trace of the forward pass
+@pytest.mark.parametrize("detect", [True, False])
+def test_detect_anomaly_names_the_operation(
+    short: dict[str, Any],
+    run_training: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    detect: bool,
+) -> None:
+    monkeypatch.setattr(L1Loss, "forward", lambda _, output, target: (output * 0).sqrt().mean() + target.mean() * 0)
+    short["detect_anomaly"] = detect
+    try:
+        assert run_training(short) == int(detect)
+    finally:
+        torch.autograd.set_detect_anomaly(False)
+    shown = capfd.readouterr().err
+    assert (
+        "detect_anomaly found NaN in the backward pass at this operation: Function 'MulBackward0'" in shown
+    ) is detect
+    assert "Traceback (most recent call last)" not in shown
 
 
 SLOW = ("compile_mode", "use_compile")

@@ -49,7 +49,8 @@ class TrainLoader:
         num_workers: loader processes; 0 reads in this one.
         pin_memory: batches in page-locked memory, where `device_hint` is a CUDA device.
         prefetch_factor: micro-batches that each worker reads ahead.
-        persistent_workers: accepted for option files; the stream has no end, so that workers always stay.
+        persistent_workers: keep the workers at the end of an epoch as counted; else new ones take over there, which
+            frees what they hold and costs their start. The samples are the same.
         enlarge_ratio: an epoch as counted (`epoch`, `samples_per_epoch`) is so many passes through the data;
             `auto` makes it last 2000 iterations at least. The order of the samples does not depend on it.
         device_hint: put batches there; they travel as 8 or 16 bits and become float32 on the device.
@@ -91,6 +92,7 @@ class TrainLoader:
             "prefetch_factor": (prefetch_factor or 2) if num_workers else None,
             "multiprocessing_context": multiprocessing_context if num_workers else None,
         }
+        self._persistent = persistent_workers
         self._consumed = 0
         self._faults = 0
         self._batches: Iterator[Batch] | None = None
@@ -132,8 +134,11 @@ class TrainLoader:
         stream = self.start()
         with worker_death_as_run_error():
             batches = [next(stream) for _ in range(self._accum_iter)]
+        epoch = self.epoch
         self._consumed += self._accum_iter * self._batch_size * self._world_size
         self._stop_on_faults(batches)
+        if self.epoch != epoch and not self._persistent:
+            self.close()
         return [unit_range_batch(batch, self._device) for batch in batches]
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from traiNNer.models.loss_scale import LossScale
 from traiNNer.schedulers import LearningRate
+from traiNNer.utils.errors import RunError
 
 
 @runtime_checkable
@@ -66,8 +67,18 @@ class Player:
         self._saved_buffers = [buffer.clone() for buffer in self._buffers]
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of one micro-batch's share of the loss, a scalar."""
-        (loss if self.loss_scale is None else self.loss_scale.scale(loss)).backward()
+        """Add the gradients of one micro-batch's share of the loss, a scalar.
+
+        Raises:
+            RunError: torch looks for anomalies, and a gradient is NaN.
+        """
+        try:
+            (loss if self.loss_scale is None else self.loss_scale.scale(loss)).backward()
+        except RuntimeError as error:
+            if "returned nan values" not in str(error):  # anomaly detection's words
+                raise
+            reason = str(error).splitlines()[0]
+            raise RunError(f"detect_anomaly found NaN in the backward pass at this operation: {reason}") from error
 
     def accumulating(self, last: bool):  # noqa: ANN201 - a context manager of one of two kinds
         """Context of a micro-batch: several processes exchange gradients at the last one only."""
