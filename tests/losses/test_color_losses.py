@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import correlate1d
 
 from traiNNer.losses import build_loss
+from traiNNer.losses.base import total
 from traiNNer.utils.cie import lightness, oklab_chroma
 from traiNNer.utils.hsluv import rgb_to_hsluv
 
@@ -96,7 +97,7 @@ def hsluv_loss_of(output: np.ndarray, target: np.ndarray, weights: tuple[float, 
 
 
 def value(name: str, output: torch.Tensor, target: torch.Tensor, **options: object) -> float:
-    return float(build_loss({"type": name, **options})(output, target))
+    return float(total(build_loss({"type": name, **options})(output, target)))
 
 
 def test_lumaloss_is_the_difference_of_cie_lightness() -> None:
@@ -176,6 +177,8 @@ def test_hsluvloss_is_its_three_parts(weights: tuple[float, float, float]) -> No
         image[1, :, :8] = 1 - corner * image[1, :, :8]
     names = ("hue_weight", "saturation_weight", "lightness_weight")
     expected = hsluv_loss_of(output.numpy(), target.numpy(), weights)
+    parts = build_loss({"type": "hsluvloss"})(output, target)
+    assert list(parts) == ["hue", "saturation", "lightness"]
     assert value("hsluvloss", output, target, **dict(zip(names, weights, strict=True))) == pytest.approx(
         expected, rel=1e-5
     )
@@ -194,7 +197,7 @@ def test_hsluvloss_of_blurred_and_reduced_images_sees_no_fine_noise() -> None:
 def test_flat_greys_have_finite_gradients(name: str, dtype: torch.dtype, level: float) -> None:
     output = torch.full((1, 3, 32, 32), level, dtype=dtype, requires_grad=True)
     for target in (images(1, 3, 32, 32)[1].to(dtype), torch.full_like(output, 0.4)):
-        (gradient,) = torch.autograd.grad(build_loss({"type": name})(output, target), output)
+        (gradient,) = torch.autograd.grad(total(build_loss({"type": name})(output, target)), output)
         assert torch.isfinite(gradient).all()
         assert (gradient != 0).all()
         assert gradient.abs().max() < 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from traiNNer.losses import build_loss, needs
-from traiNNer.losses.base import Loss
+from traiNNer.losses.base import Loss, total
 from traiNNer.utils.errors import ConfigError
 
 NAMES = [
@@ -21,7 +21,7 @@ BLIND_TO_CONSTANTS = {"checkerboardloss", "colorloss", "laplacianpyramidloss", "
 
 def call(loss: Loss, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     given = {"output": output, "target": target, "ema_output": target + 0.01}
-    return loss(**{name: given[name] for name in needs(loss)})
+    return total(loss(**{name: given[name] for name in needs(loss)}))
 
 
 def noise(*size: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:

@@ -95,12 +95,8 @@ class HSLuvLoss(Loss):
         }[criterion]
         self.downscale_factor, self.blur_strength = downscale_factor, blur_strength
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """The unweighted loss, a scalar."""
-        return torch.stack(list(self.parts(output, target).values())).sum()
-
-    def parts(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The weighted scalars of hue, saturation and lightness, whose sum is the loss."""
+    def forward(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The unweighted loss as the scalars of hue, saturation and lightness, whose sum it is."""
         ours, theirs = self._hsluv(output), self._hsluv(target)
         maps = {
             "hue": hue_difference(ours, theirs),
