@@ -588,9 +588,9 @@ CASES = {
     ),
     "redux loss": (
         "    - type: ConfigTestLoss",
-        "    - type: HSLuvLoss  # <-",
+        "    - type: LineDistillerLoss  # <-",
         "train.losses[0].type",
-        "the loss 'HSLuvLoss' is not supported yet; accepted: ",
+        "the loss 'LineDistillerLoss' is not supported yet; accepted: ",
         "",
     ),
     "redux network": (
@@ -602,9 +602,9 @@ CASES = {
     ),
     "redux loss in the old form": (
         "  losses:\n    - type: ConfigTestLoss",
-        "  hsluv_opt:  # <-",
-        "train.hsluv_opt.type",
-        "the loss 'hsluvloss' is not supported yet; accepted: ",
+        "  topiq_opt:  # <-",
+        "train.topiq_opt.type",
+        "the loss 'topiqloss' is not supported yet; accepted: ",
         "",
     ),
     "field of the program": (

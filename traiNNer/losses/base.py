@@ -15,13 +15,13 @@ Value: TypeAlias = Tensor | dict[str, Tensor]
 class Loss(nn.Module):
     """A module whose forward returns the unweighted value; its entry of `train.losses` gives it weight and label.
 
-    Facts about a class that others, the contract tests among them, need:
+    Facts that others, the contract tests among them, need; a class's, or an instance's where options decide:
     """
 
-    minimum: ClassVar[float | None] = 0.0
+    minimum: float | None = 0.0
     """The value for an output that equals its target, where it is smallest; None if it is not smallest there."""
 
-    batch_coupled: ClassVar[bool] = False
+    batch_coupled: bool = False
     """Images of a batch influence each other's part: the mean over pieces of a batch is not the value of the whole."""
 
     learns: ClassVar[bool] = False
