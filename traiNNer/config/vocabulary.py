@@ -117,6 +117,20 @@ LOSS_KEYS: dict[str, Later] = {
 }
 """Keys of an entry of `train.losses`, unless the loss has a parameter of that name."""
 
+# What perceptual losses have beside in traiNNer-redux and, before it, in BasicSR: other networks and ranges, ...
+LOSS_KEYS.update(
+    {
+        "vgg_type": Later(off=("vgg19",)),
+        "use_input_norm": Later(off=(True,)),
+        "range_norm": Later(off=(False,)),
+        "as_loss": Later(off=(True,)),
+        "resize_input": Later(off=(False,)),
+        "clip_min": Later(off=(0, 0.0)),
+        "antialiased": Later(off=(False,)),
+        "verbose_logging": Later(off=(False, True)),
+    }
+)
+
 OLD_LOSSES: dict[str, str | None] = {
     "pixel_opt": None,
     "mssim_opt": "mssimloss",
