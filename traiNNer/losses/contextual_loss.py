@@ -105,8 +105,7 @@ class ContextualLoss(Loss):
     repeated features that are equal. The network never changes: there is no state to save.
     Reference: Mechrez et al., "The Contextual Loss for Image Transformation with Non-Aligned Data", ECCV 2018,
     equations 1 to 5; bilateral after Zhang et al., "Zoom to Learn, Learn to Zoom", CVPR 2019.
-    traiNNer-redux: takes the target's mean feature over the batch, thins out at random and in both images differently;
-    bilateral takes the maximum over a part of the positions; z_norm also maps [-1, 1] to [0, 1].
+    traiNNer-redux: the batch's mean feature; features thinned out at random, unlike in both; bilateral by rows.
 
     ```yaml
     - type: contextualloss

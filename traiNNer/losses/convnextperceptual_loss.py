@@ -50,8 +50,7 @@ class ConvNeXtPerceptualLoss(Loss):
     they are equal. The network never changes: there is no state to save.
     Reference: Liu et al., "A ConvNet for the 2020s", CVPR 2022; as a loss, Johnson et al., ECCV 2016, equation 2 with
     absolute differences.
-    traiNNer-redux: not there; its fork's loss has no gradient, because it computes the output's features without one,
-    clamps to [0, 1], and prefers timm's ImageNet-22k weights to torchvision's ImageNet-1k.
+    traiNNer-redux: its fork's has no gradient, clamps to [0, 1] and takes timm's ImageNet-22k weights first.
 
     ```yaml
     - type: convnextperceptualloss

@@ -76,8 +76,7 @@ class DISTSLoss(Loss):
     equal. Network and weights never change: there is no state to save.
     Reference: Ding et al., "Image Quality Assessment: Unifying Structure and Texture Similarity", TPAMI 2020, equations
     6 to 9. VGG16's weights are torchvision's, alpha and beta come with torchmetrics.
-    traiNNer-redux: the same where it does not resize, as its older versions do; load_weights: false draws alpha and
-    beta at random, here they are equal then.
+    traiNNer-redux: the same unless it resizes; load_weights: false draws alpha and beta, here all are equal.
 
     ```yaml
     - type: distsloss

@@ -148,8 +148,7 @@ class PerceptualLoss(Loss):
     they are equal. The network never changes: there is no state to save.
     Reference: Johnson et al., "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", ECCV 2016; before
     the activation as Wang et al., "ESRGAN", ECCVW 2018; fd: Ni et al., CVPR 2024.
-    traiNNer-redux: pads conv1_1 by repeating the edge, where torchvision's network has zeros; draws fd's projections
-    anew in every run; returns the layers one by one; has no `layers`, `perceptual_weight`, `style_weight`, `l2`.
+    traiNNer-redux: conv1_1 repeats the edge, here zeros as in torchvision; fd's projections differ in every run.
 
     ```yaml
     - type: perceptualloss
