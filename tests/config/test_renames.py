@@ -32,6 +32,32 @@ def test_old_forms_of_losses_follow_the_list(load) -> None:
     assert str(options.problem("train.losses[1].reduction", "x")).endswith(":35: train.pixel_opt.reduction: x")
 
 
+def test_a_perceptual_loss_as_basicsr_writes_it(load, mistakes) -> None:
+    old = (
+        "  perceptual_opt:\n    loss_weight: 1.0\n    layer_weights: {conv2_2: 0.1, conv5_4: 1}\n    criterion: l1\n"
+        "    vgg_type: vgg19\n    use_input_norm: true\n    range_norm: false\n    style_weight: 0\n"
+    )
+
+    options = load(change(LOSSES, old))
+
+    [loss] = options.train.losses
+    assert (loss["type"], loss["criterion"], loss["layer_weights"]) == (
+        "perceptualloss",
+        "l1",
+        {"conv2_2": 0.1, "conv5_4": 1.0},
+    )
+    assert [notice.split(": ")[1].rpartition(".")[2] for notice in options.notices] == [
+        "vgg_type",
+        "use_input_norm",
+        "range_norm",
+    ]
+    assert mistakes(change(LOSSES, old.replace("vgg19", "vgg16").replace("conv5_4", "conv5_5"))) == [
+        "x.yml:31: train.perceptual_opt.layer_weights.conv5_5: found 'conv5_5'; accepted: a layer of VGG, conv1_1 to "
+        "relu5_4 or pool1 to pool5 (did you mean conv5_4?)",
+        "x.yml:33: train.perceptual_opt.vgg_type: not supported yet; accepted: leaving it out, or vgg19",
+    ]
+
+
 def test_mistakes_in_an_old_form_name_the_old_key(mistakes) -> None:
     text = change(LOSSES, "  pixel_opt:\n    loss_weight: 2\n    reduction: men\n    type: ConfigTestLoss\n")
 

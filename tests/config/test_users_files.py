@@ -261,18 +261,20 @@ def _without(text: str, start: str, end: str) -> str:
 def test_of_the_complete_example_only_the_later_features_are_missing(mistakes) -> None:
     assert [line.split("; ")[0] for line in mistakes(COMPLETE)] == [
         "x.yml:53: train.training_automations: not supported yet",
-        "x.yml:118: losses[1].type: the loss 'PerceptualLoss' is not supported yet",
     ]
 
 
 def test_the_complete_example_without_the_later_features(load) -> None:
     text = _without(COMPLETE, "  # Training Automations (Phase 1)", "# Loss Configuration")
-    text = _without(text, "  - type: PerceptualLoss", "# Validation Configuration")
 
     options = load(text)
 
     assert dict(options.network_g) | {"num_feat": 48, "num_groups": 3, "scale": 2} == dict(options.network_g)
-    assert [(loss["name"], loss["loss_weight"]) for loss in options.train.losses] == [("l1loss", 1.0)]
+    assert [(loss["name"], loss["loss_weight"]) for loss in options.train.losses] == [
+        ("l1loss", 1.0),
+        ("perceptualloss", 0.1),
+    ]
+    assert options.train.losses[1]["layers"] == ("relu1_2", "relu2_2", "relu3_4")
     assert options.datasets["train"].component["gt_size"] == 128
     assert options.datasets["val"].component["lq_size"] == 64
     assert [metric.type for metric in options.val.metrics.values()] == ["psnr", "ssim"]

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from traiNNer.metrics.comparison import CropBorder, Improves, TestYChannel, as_rgb, cropped, describe
-from traiNNer.metrics.pretrained import build_pretrained
+from traiNNer.utils.pretrained import build_pretrained
 from traiNNer.utils.registry import METRICS
 
 Backbone = Literal["alex", "vgg", "squeeze"]

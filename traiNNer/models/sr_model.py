@@ -141,7 +141,7 @@ class SRModel:
         for term in ended:
             self._terms.remove(term)
             self.loss_weights[term.label] = 0.0
-            if next(term.loss.parameters(), None) is not None:
+            if any(True for _ in (*term.loss.parameters(), *term.loss.buffers())):
                 self._fidelity.pop(term.label, None)
 
     def _step_generator(self, current_iter: int, live: Sequence[Term], *, keep: bool) -> tuple[list[Pair], Tensor]:
