@@ -2,7 +2,7 @@
 
 import sys
 
-from traiNNer.cli import ending_with_message, leave, parse_train
+from traiNNer.cli import ending_with_message, parse_train
 
 
 def main() -> int:
@@ -14,7 +14,7 @@ def main() -> int:
 
         return train(arguments)
 
-    return leave(ending_with_message(program))
+    return ending_with_message(program)
 
 
 if __name__ == "__main__":

@@ -134,16 +134,3 @@ def ending_with_message(program: Callable[[], int]) -> int:
         return 130
     finally:
         close_logging()
-
-
-def leave(code: int) -> int:
-    """Hand the exit code on; one of several processes ends at once.
-
-    Torch's gloo threads can abort the interpreter while it is taken down (`terminate called without an active
-    exception`), after all work is done and every file is closed.
-    """
-    if int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code

@@ -146,7 +146,7 @@ def test_check_writes_nothing(
 @pytest.mark.parametrize(
     ("change", "key", "found"),
     [
-        ({"num_gpu": 99}, "num_gpu", "found 99"),
+        ({"num_gpu": 99}, "num_gpu", "found 99; accepted: at most "),
         ({"path": {"pretrain_network_g": "nowhere.safetensors"}}, "path.pretrain_network_g", "nowhere.safetensors"),
         ({"path": {"resume_state": "nowhere.state"}}, "path.resume_state", "nowhere.state"),
         ({"network_g": {"type": "ParagonSR2", "num_feet": 8}}, "network_g.num_feet", "did you mean num_feat?"),

@@ -6,6 +6,7 @@ also works in a single process, where it returns at once.
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -95,6 +96,9 @@ def start(group: ProcessGroup, device: torch.device) -> None:
     os.environ.setdefault("MASTER_PORT", "29500")
     if device.type != "cpu":
         torch.accelerator.set_device_index(group.local_rank)
+    # its functions take the running group as a default value when it is imported, which DistributedDataParallel does:
+    # they would keep the group and its threads beyond `stop`, until gloo aborts the interpreter that is taken down
+    importlib.import_module("torch.distributed.nn.functional")
     nccl = device.type == "cuda" and sys.platform != "win32"
     torch.distributed.init_process_group("nccl" if nccl else "gloo", rank=group.rank, world_size=group.world_size)
 
