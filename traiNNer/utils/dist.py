@@ -93,7 +93,8 @@ def start(group: ProcessGroup, device: torch.device) -> None:
     if group.world_size == 1:
         return
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "29500")
+    # each Slurm job a port of its own, so that two of them can share a node
+    os.environ.setdefault("MASTER_PORT", str(29500 + int(os.environ.get("SLURM_JOB_ID", "0")) % 2000))
     if device.type != "cpu":
         torch.accelerator.set_device_index(group.local_rank)
     # its functions take the running group as a default value when it is imported, which DistributedDataParallel does:
