@@ -106,7 +106,8 @@ class WeightSchedule(BaseModel):
     @field_validator("target_weight")
     @classmethod
     def _of_the_same_sign(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value is not None and value * info.data.get("loss_weight", 0.0) < 0:
+        weights = (value or 0.0, info.data.get("loss_weight", 0.0))
+        if min(weights) < 0 < max(weights):
             raise ValueError("a weight of the sign of loss_weight (the sign says what the target is)")
         return value
 
@@ -165,10 +166,10 @@ class WeightSchedule(BaseModel):
         start, end = self.loss_weight, self.loss_weight if self.target_weight is None else self.target_weight
         if iteration >= self.last_change:
             return end
-        progress = (iteration - self.start_iter) / (self.last_change - self.start_iter)
+        done, span = iteration - self.start_iter, self.last_change - self.start_iter
         if self.schedule_type == "exponential":
-            return start * (end / start) ** progress
-        return start + (end - start) * self._shape(progress)
+            return _inside(start, end, start * (end / start) ** (done / span))
+        return _part_of_the_way(start, end, self._shape(done, span))
 
     def values(self, iterations: Iterable[int]) -> NDArray[np.float64]:
         """The weights at many iterations, for plots; each is exactly `value` of it."""
@@ -198,8 +199,9 @@ class WeightSchedule(BaseModel):
             return "started"
         return "reached its target" if iteration == self.last_change else None
 
-    def _shape(self, progress: float) -> float:
-        """How far the way from the first weight to the last is gone, at this part of the ramp."""
+    def _shape(self, done: int, span: int) -> float:
+        """How far the way from the first weight to the last is gone, after this many iterations of the ramp."""
+        progress = done / span
         match self.schedule_type:
             case "cosine":
                 return (1 - math.cos(math.pi * progress)) / 2
@@ -208,7 +210,8 @@ class WeightSchedule(BaseModel):
             case "polynomial":
                 return progress**self.power
             case "cyclical":
-                return min(1.0, (progress * self.cycles) % 1 / self.ratio)
+                in_cycle = done * self.cycles % span / span  # in whole numbers: a cycle begins with its first weight
+                return min(1.0, in_cycle / self.ratio)
             case "step":
                 return 0.0
             case _:
@@ -221,5 +224,14 @@ def _between_knots(knots: tuple[Knot, ...], iteration: int) -> float:
         return knots[0][1]
     for (left, low), (right, high) in pairwise(knots):
         if iteration < right:
-            return low + (high - low) * (iteration - left) / (right - left)
+            return _part_of_the_way(low, high, (iteration - left) / (right - left))
     return knots[-1][1]
+
+
+def _part_of_the_way(start: float, end: float, share: float) -> float:
+    return end if share == 1 else _inside(start, end, start + (end - start) * share)
+
+
+def _inside(start: float, end: float, weight: float) -> float:
+    """The weight, unless its rounding lies outside of those that it is between."""
+    return min(max(weight, min(start, end)), max(start, end))
