@@ -6,7 +6,6 @@ The keyword parameters of a loss's `forward` say what it needs; the model hands 
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +14,7 @@ import pydantic
 from traiNNer.losses.base import Loss
 from traiNNer.losses.iterative_loss_wrapper import IterativeLossWrapper, needs
 from traiNNer.utils.errors import ConfigError, Problem
-from traiNNer.utils.registry import LOSSES
+from traiNNer.utils.registry import LOSSES, loss_labels
 from traiNNer.utils.schema import accepted_names, problems_of
 from traiNNer.utils.weight_schedule import WeightSchedule, absolute
 
@@ -78,25 +77,23 @@ def build_losses(entries: Sequence[Mapping[str, Any]], *, total_iter: int | None
 
     An entry whose weight is 0 for the whole run is left out.
     """
-    losses: dict[str, BuiltLoss] = {}
-    seen: Counter[str] = Counter()
+    losses: list[BuiltLoss] = []
+    names: set[str] = set()
     problems: list[Problem] = []
     for index, entry in enumerate(entries):
+        name = entry.get("name")
         try:
-            loss = build_loss(entry, total_iter=total_iter)
+            losses.append(build_loss(entry, total_iter=total_iter))
         except ConfigError as error:
             problems += [problem.under(f"[{index}]") for problem in error.problems]
-            continue
-        seen[loss.label] += 1
-        if seen[loss.label] > 1 and entry.get("name"):
-            message = f"the label {loss.label!r} is used twice; accepted: labels of their own"
+        if name in names:
+            message = f"the label {name!r} is used twice; accepted: labels of their own"
             problems.append(Problem(key=f"[{index}].name", message=message))
-        label = loss.label if seen[loss.label] == 1 else f"{loss.label}_{seen[loss.label]}"
-        if not loss.schedule.vanishes(total_iter):
-            losses[label] = loss
+        names |= {name} if name else set()
     if problems:
         raise ConfigError(problems)
-    return losses
+    labelled = zip(loss_labels(entries), losses, strict=True)
+    return {label: loss for label, loss in labelled if not loss.schedule.vanishes(total_iter)}
 
 
 def check_forward(factory: Any) -> None:
