@@ -153,6 +153,12 @@ class WeightSchedule(BaseModel):
         return self.start_iter if self.target_iter is None else self.target_iter
 
     @property
+    def corners(self) -> set[int]:
+        """Iterations around which the weight may begin or cease to be 0, apart from those that begin a cycle."""
+        ends = () if self.disable_after is None else (self.disable_after,)
+        return {self.start_iter, self.last_change, *(at for at, _ in self.knots or ()), *ends}
+
+    @property
     def trains_discriminator_from(self) -> int:
         """First iteration at which net_d trains for an adversarial loss."""
         return self.start_iter if self.discriminator_start_iter is None else self.discriminator_start_iter
@@ -184,8 +190,7 @@ class WeightSchedule(BaseModel):
 
         Between two of its corners a weight is 0 throughout, or nowhere but at the corners.
         """
-        ends = [end for end in (self.disable_after, total_iter) if end is not None]
-        corners = {1, self.start_iter, self.last_change, *(at for at, _ in self.knots or ()), *ends}
+        corners = {1, total_iter or 1, *self.corners}
         near = {corner + step for corner in corners for step in (-1, 0, 1)}
         return not any(self.value(at) for at in near if at >= 1 and (total_iter is None or at <= total_iter))
 
