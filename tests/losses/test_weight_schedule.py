@@ -291,7 +291,7 @@ def test_a_weight_vanishes_if_it_is_zero_at_every_iteration(entry: Entry, total_
 
 
 def test_tiny_weights_keep_their_sign() -> None:
-    refused({"loss_weight": 1e-200, "target_weight": -1e-200}, "target_weight", "sign of loss_weight")
+    expect_refusal({"loss_weight": 1e-200, "target_weight": -1e-200}, "target_weight", "sign of loss_weight")
 
 
 RAMP = {"loss_weight": 1.0, "start_iter": 10, "target_iter": 20, "target_weight": 2.0}
@@ -348,7 +348,7 @@ KNOTS_REFUSED = {
 }
 
 
-def refused(entry: Entry, key: str, words: str, total_iter: int | None = 1000) -> None:
+def expect_refusal(entry: Entry, key: str, words: str, total_iter: int | None = 1000) -> None:
     """Checks that there is one message, about this key and with these words."""
     with pytest.raises(ConfigError) as caught:
         schedule_of(entry, total_iter)
@@ -360,20 +360,20 @@ def refused(entry: Entry, key: str, words: str, total_iter: int | None = 1000) -
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_schedules_are_refused(case: str) -> None:
     entry, key, words = REFUSED[case]
-    refused(entry, key, words)  # checks
+    expect_refusal(entry, key, words)
 
 
 @pytest.mark.parametrize("key", ITERATION_KEYS)
 @pytest.mark.parametrize("value", BAD_NUMBERS + BAD_TEXTS, ids=str)
 def test_bad_iterations_are_refused(key: str, value: Any) -> None:
     accepted = "a percentage between 0% and 100%" if value in ("100.1%", "1000%") else WHOLE
-    refused({"loss_weight": 1.0, key: value}, key, accepted)  # checks
+    expect_refusal({"loss_weight": 1.0, key: value}, key, accepted)
 
 
 @pytest.mark.parametrize("case", KNOTS_REFUSED)
 def test_bad_knots_are_refused(case: str) -> None:
     knots, more, key, words = KNOTS_REFUSED[case]
-    refused({"loss_weight": 1.0, "knots": knots, **more}, key, words)  # checks
+    expect_refusal({"loss_weight": 1.0, "knots": knots, **more}, key, words)
 
 
 def test_every_mistake_is_found_at_once() -> None:
