@@ -17,6 +17,9 @@ from traiNNer.utils.fields import iterations, option
 ScheduleType: TypeAlias = Literal["linear", "cosine", "step", "smoothstep", "polynomial", "exponential", "cyclical"]
 Phase: TypeAlias = Literal["started", "reached its target", "disabled"]
 
+ITERATION_KEYS = ("start_iter", "target_iter", "disable_after", "discriminator_start_iter")
+"""Keys of a schedule that hold an iteration; the first part of each of its `knots` is another."""
+
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
 _ACCEPTED = 'a whole number of iterations, at least 0, such as 20000, "20k" or "30%" (of total_iter)'
 
@@ -202,7 +205,7 @@ class WeightSchedule(BaseModel):
             return "disabled"
         if iteration == self.start_iter:
             return "started"
-        return "reached its target" if iteration == self.last_change else None
+        return "reached its target" if iteration == self.last_change and not self.ended(iteration) else None
 
     def _shape(self, done: int, span: int) -> float:
         """How far the way from the first weight to the last is gone, after this many iterations of the ramp."""
