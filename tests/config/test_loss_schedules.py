@@ -52,6 +52,8 @@ MISTAKES = {
     "unsorted parts of the run": (["knots: [[50%, 1.0], [500, 2.0]]  # <-"], "knots", "knots whose iterations rise"),
     "knots and target": (["target_weight: 2.0", "knots: [[10, 1.0]]  # <-"], "knots", "target_weight"),
     "knot of no weight": (["knots:", "  - [10, 1.0]", "  - [20, .inf]  # <-"], "knots[1][1]", "a finite number"),
+    "weight as a part of the run": (["target_weight: 30%  # <-"], "target_weight", "found '30%'; accepted: a number"),
+    "knot's weight as a part of the run": (["knots: [[10, 1.0], [20, 30%]]  # <-"], "knots[1][1]", "found '30%'"),
     "misspelled": (["target_wieght: 2.0  # <-"], "target_wieght", "(did you mean target_weight?)"),
     "misspelled end": (["disable_afer: 5  # <-"], "disable_afer", "(did you mean disable_after?)"),
     "other sign": (["target_weight: -0.1  # <-"], "target_weight", "the sign of loss_weight"),

@@ -260,6 +260,27 @@ def test_a_percentage_needs_the_length_of_the_run() -> None:
         schedule_of({"loss_weight": 1.0, "start_iter": "30%"})
 
 
+def phases(entry: Entry, length: int) -> dict[int, str | None]:
+    schedule = schedule_of({"loss_weight": 1.0, **entry})
+    found = {at: schedule.phase_at(at) for at in range(1, length)}
+    return {at: phase for at, phase in found.items() if phase}
+
+
+def test_each_phase_begins_once() -> None:
+    target = {"start_iter": 3, "target_iter": 6, "target_weight": 2.0}
+    started, reached = {3: "started"}, {6: "reached its target"}
+    assert phases({**target, "disable_after": 9}, 20) == {**started, **reached, 10: "disabled"}
+    assert phases({**target, "disable_after": 6}, 20) == {**started, **reached, 7: "disabled"}
+    assert phases({**target, "target_iter": 3}, 20) == started
+    assert phases({"start_iter": 3, "knots": [[1, 1.0], [6, 2.0]]}, 20) == {**started, **reached}
+    assert phases({"disable_after": 1}, 20) == {2: "disabled"}
+    assert phases({}, 20) == {}
+
+
+def test_a_loss_that_is_disabled_reaches_nothing_any_more() -> None:
+    assert phases({"target_iter": 6, "target_weight": 2.0, "disable_after": 3}, 20) == {4: "disabled"}
+
+
 SMALL = st.integers(0, 12)
 FEW_WEIGHTS = st.sampled_from([0.0, 0.0, 0.5, 2.0])
 
@@ -325,6 +346,13 @@ REFUSED = {
     ),
     "misspelled": ({"loss_weight": 1.0, "target_wieght": 2.0}, "target_wieght", "(did you mean target_weight?)"),
     "misspelled start": ({"loss_weight": 1.0, "start_itr": 2}, "start_itr", "(did you mean start_iter?)"),
+    "weight as a part of the run": (
+        {**RAMP, "target_weight": "30%"},
+        "target_weight",
+        "found '30%'; accepted: a number",
+    ),
+    "base weight as a part of the run": ({"loss_weight": "30%"}, "loss_weight", "found '30%'; accepted: a number"),
+    "cycles as a part of the run": ({**RAMP, "cycles": "1%"}, "cycles", "found '1%'; accepted: a whole number"),
     "power of 0": ({**RAMP, "power": 0.0}, "power", "found 0.0"),
     "no cycle": ({**RAMP, "cycles": 0}, "cycles", "found 0"),
     "half a cycle": ({**RAMP, "cycles": 1.5}, "cycles", "found 1.5; accepted: a whole number"),
@@ -341,6 +369,7 @@ KNOTS_REFUSED = {
     "infinite weight": ([[1, 1.0], [10, math.inf]], {}, "knots[1][1]", "accepted: a finite number"),
     "negative iteration": ([[-1, 1.0]], {}, "knots[0][0]", WHOLE),
     "part of an iteration": ([[1, 1.0], [2.5, 1.0]], {}, "knots[1][0]", WHOLE),
+    "weight as a part of the run": ([[1, 1.0], [10, "30%"]], {}, "knots[1][1]", "found '30%'; accepted: a number"),
     "other sign": ([[1, 1.0], [10, -1.0]], {}, "knots", "sign"),
     "with a target": ([[1, 1.0]], {"target_iter": 5}, "knots", "target_iter"),
     "with a target weight": ([[1, 1.0]], {"target_weight": 5.0}, "knots", "target_weight"),
