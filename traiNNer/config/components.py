@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from traiNNer.config.vocabulary import NAMES
 from traiNNer.utils.errors import ConfigError, Problem
-from traiNNer.utils.registry import LOSSES, METRICS, Registry
+from traiNNer.utils.registry import METRICS, Registry
 from traiNNer.utils.schema import MISSING, NESTED_PROBLEMS, accepted_names, problems_of, shown, validate
 
 T = TypeVar("T")
@@ -171,18 +171,3 @@ def _known_elsewhere(registry: Registry, name: str, problem: Problem) -> Problem
 
 def _refusal(problems: list[Problem]) -> PydanticCustomError:
     return PydanticCustomError(NESTED_PROBLEMS, "problems in a component", {"problems": problems})
-
-
-def labels(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The label of each entry of `train.losses`: `name`, otherwise the type, then type_2, ..."""
-    taken = {str(entry["name"]) for entry in entries if entry.get("name")}
-    result: list[str] = []
-    for entry in entries:
-        label = base = str(entry.get("name") or LOSSES.canonical(str(entry["type"])))
-        number = 1
-        while not entry.get("name") and label in taken:
-            number += 1
-            label = f"{base}_{number}"
-        taken.add(label)
-        result.append(label)
-    return result

@@ -15,7 +15,7 @@ from traiNNer.utils.errors import Problem
 from traiNNer.utils.fields import iterations
 from traiNNer.utils.registry import DATASETS, LOSSES, NETWORKS, Registry
 from traiNNer.utils.schema import shown
-from traiNNer.utils.weight_schedule import absolute
+from traiNNer.utils.weight_schedule import ITERATION_KEYS, absolute
 
 
 def fill(root: Node, notices: list[Problem]) -> list[Problem]:
@@ -24,8 +24,9 @@ def fill(root: Node, notices: list[Problem]) -> list[Problem]:
     problems += _datasets(root, notices)
     total_iter = _total_iter(root)
     for entry in _child(root, "train", "losses").items:
-        for name in _ITERATIONS:
-            _resolve_percentages(_child(entry, name), total_iter)
+        knots = [at for knot in _child(entry, "knots").items for at in knot.items[:1]]
+        for node in [*(_child(entry, name) for name in ITERATION_KEYS), *knots]:
+            node.value = absolute(node.value, total_iter)
         problems += take_out(entry, LOSS_KEYS, notices, but=[*LossEntry.model_fields, *_parameters(LOSSES, entry)])
     for label, metric in _child(root, "val", "metrics").section.items():
         if metric.value is None:
@@ -35,23 +36,12 @@ def fill(root: Node, notices: list[Problem]) -> list[Problem]:
     return problems
 
 
-_ITERATIONS = ("start_iter", "target_iter", "disable_after", "discriminator_start_iter", "knots")
-"""Keys of an entry of `train.losses` whose values may be percentages of total_iter."""
-
-
 def _total_iter(root: Node) -> int:
     """The length of the run, as far as it can be read; 0 where that itself is a mistake."""
     try:
         return iterations(_child(root, "train", "total_iter").value)
     except ValueError:
         return 0
-
-
-def _resolve_percentages(node: Node, total_iter: int) -> None:
-    for each in node.items:
-        _resolve_percentages(each, total_iter)
-    if isinstance(node.value, str):
-        node.value = absolute(node.value, total_iter)
 
 
 def _network(root: Node) -> list[Problem]:

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import pydantic
 
+from traiNNer.config.components import parameters_of
 from traiNNer.utils.errors import Problem
 from traiNNer.utils.fields import iterations
+from traiNNer.utils.registry import LOSSES
 from traiNNer.utils.weight_schedule import WeightSchedule
 
 
@@ -63,8 +65,7 @@ def _idle(schedules: Sequence[WeightSchedule], length: int) -> int | None:
     """The first iteration at which every weight is 0, None if there is none; weights vanish at corners or between."""
     corners = {1, length}
     for schedule in schedules:
-        ends = () if schedule.disable_after is None else (schedule.disable_after,)
-        corners |= {schedule.start_iter, schedule.last_change, *ends}
+        corners |= schedule.corners
     near = sorted({corner + step for corner in corners for step in (-1, 0, 1)})
     idle = (at for at in near if 1 <= at <= length and not any(schedule.value(at) for schedule in schedules))
     return next(idle, None) if schedules else None
@@ -76,10 +77,10 @@ def _entries(losses: Sequence[Any]) -> list[Mapping[str, Any]]:
 
 def _schedule(entry: Mapping[str, Any]) -> WeightSchedule | None:
     """An entry's schedule, None if it has mistakes, which are reported elsewhere."""
+    own = parameters_of(LOSSES, entry)
+    names = [name for name in WeightSchedule.model_fields if name not in own]
     try:
-        return WeightSchedule.model_validate(
-            {name: value for name, value in entry.items() if name in WeightSchedule.model_fields}
-        )
+        return WeightSchedule.model_validate({name: entry[name] for name in names if name in entry})
     except pydantic.ValidationError:
         return None
 

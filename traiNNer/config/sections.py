@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
-from traiNNer.config.components import ComponentOptions, OfKind, ReadOnly, labels, parameters_of
+from traiNNer.config.components import ComponentOptions, OfKind, ReadOnly, parameters_of
 from traiNNer.utils.fields import Iterations, option
-from traiNNer.utils.registry import DATASETS, LOSSES, METRICS, NETWORKS, OPTIMIZERS, SCHEDULERS
+from traiNNer.utils.registry import DATASETS, LOSSES, METRICS, NETWORKS, OPTIMIZERS, SCHEDULERS, loss_labels
 from traiNNer.utils.weight_schedule import WeightSchedule
 
 Names: TypeAlias = Annotated[tuple[str, ...], Strict(False)]
@@ -74,9 +74,9 @@ Loss: TypeAlias = Annotated[ComponentOptions, OfKind(LOSSES, common=LossEntry)]
 
 
 def _label(losses: tuple[ComponentOptions, ...]) -> tuple[ComponentOptions, ...]:
-    common = list(LossEntry.model_fields)
+    common, labels = list(LossEntry.model_fields), loss_labels(losses)
     return tuple(
-        ComponentOptions({**entry, "name": label}, common) for entry, label in zip(losses, labels(losses), strict=True)
+        ComponentOptions({**entry, "name": label}, common) for entry, label in zip(losses, labels, strict=True)
     )
 
 

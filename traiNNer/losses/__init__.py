@@ -6,18 +6,17 @@ The keyword parameters of a loss's `forward` say what it needs; the model hands 
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import pydantic
 
 from traiNNer.losses.base import Loss
 from traiNNer.losses.iterative_loss_wrapper import IterativeLossWrapper, needs
 from traiNNer.utils.errors import ConfigError, Problem
-from traiNNer.utils.registry import LOSSES
+from traiNNer.utils.registry import LOSSES, loss_labels
 from traiNNer.utils.schema import accepted_names, problems_of
-from traiNNer.utils.weight_schedule import WeightSchedule, absolute
+from traiNNer.utils.weight_schedule import ITERATION_KEYS, WeightSchedule, absolute
 
 __all__ = ["INPUTS", "BuiltLoss", "build_loss", "build_losses", "check_forward", "needs"]
 
@@ -60,17 +59,24 @@ def build_loss(options: Mapping[str, Any], *, total_iter: int | None = None) -> 
 
 def _schedule(values: Mapping[str, Any], total_iter: int | None) -> WeightSchedule:
     if total_iter is not None:
-        values = {key: _absolute(value, total_iter) for key, value in values.items()}
+        values = {key: _absolute(key, value, total_iter) for key, value in values.items()}
     try:
         return WeightSchedule.model_validate(values)
     except pydantic.ValidationError as error:
         raise ConfigError(problems_of(error, list(WeightSchedule.model_fields), values)) from None
 
 
-def _absolute(value: Any, total_iter: int) -> Any:
-    if isinstance(value, list | tuple):
-        return [_absolute(each, total_iter) for each in value]
-    return absolute(value, total_iter)
+def _absolute(key: str, value: Any, total_iter: int) -> Any:
+    """A value of a schedule with iterations in place of percentages, where it holds any."""
+    if key == "knots" and _is_list(value):
+        return [
+            [*(absolute(at, total_iter) for at in knot[:1]), *knot[1:]] if _is_list(knot) else knot for knot in value
+        ]
+    return absolute(value, total_iter) if key in ITERATION_KEYS else value
+
+
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple)
 
 
 def build_losses(entries: Sequence[Mapping[str, Any]], *, total_iter: int | None = None) -> dict[str, BuiltLoss]:
@@ -78,25 +84,23 @@ def build_losses(entries: Sequence[Mapping[str, Any]], *, total_iter: int | None
 
     An entry whose weight is 0 for the whole run is left out.
     """
-    losses: dict[str, BuiltLoss] = {}
-    seen: Counter[str] = Counter()
+    losses: list[BuiltLoss] = []
+    names: set[str] = set()
     problems: list[Problem] = []
     for index, entry in enumerate(entries):
+        name = entry.get("name")
         try:
-            loss = build_loss(entry, total_iter=total_iter)
+            losses.append(build_loss(entry, total_iter=total_iter))
         except ConfigError as error:
             problems += [problem.under(f"[{index}]") for problem in error.problems]
-            continue
-        seen[loss.label] += 1
-        if seen[loss.label] > 1 and entry.get("name"):
-            message = f"the label {loss.label!r} is used twice; accepted: labels of their own"
+        if name in names:
+            message = f"the label {name!r} is used twice; accepted: labels of their own"
             problems.append(Problem(key=f"[{index}].name", message=message))
-        label = loss.label if seen[loss.label] == 1 else f"{loss.label}_{seen[loss.label]}"
-        if not loss.schedule.vanishes(total_iter):
-            losses[label] = loss
+        names |= {name} if name else set()
     if problems:
         raise ConfigError(problems)
-    return losses
+    labelled = zip(loss_labels(entries), losses, strict=True)
+    return {label: loss for label, loss in labelled if not loss.schedule.vanishes(total_iter)}
 
 
 def check_forward(factory: Any) -> None:

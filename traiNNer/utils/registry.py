@@ -149,3 +149,18 @@ DATASETS = Registry("data set", "traiNNer.data", "_dataset")
 OPTIMIZERS = Registry("optimizer", "traiNNer.optimizers", "_optimizer")
 SCHEDULERS = Registry("scheduler", "traiNNer.schedulers", "_scheduler")
 AUTOMATIONS = Registry("automation", "traiNNer.training_automations", "_automation")
+
+
+def loss_labels(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The label of each entry of `train.losses`: `name`, otherwise the type, then type_2, ..."""
+    taken = {str(entry["name"]) for entry in entries if entry.get("name")}
+    result: list[str] = []
+    for entry in entries:
+        label = base = str(entry.get("name") or LOSSES.canonical(str(entry["type"])))
+        number = 1
+        while not entry.get("name") and label in taken:
+            number += 1
+            label = f"{base}_{number}"
+        taken.add(label)
+        result.append(label)
+    return result

@@ -17,6 +17,9 @@ from traiNNer.utils.fields import iterations, option
 ScheduleType: TypeAlias = Literal["linear", "cosine", "step", "smoothstep", "polynomial", "exponential", "cyclical"]
 Phase: TypeAlias = Literal["started", "reached its target", "disabled"]
 
+ITERATION_KEYS = ("start_iter", "target_iter", "disable_after", "discriminator_start_iter")
+"""Keys of a schedule that hold an iteration; the first part of each of its `knots` is another."""
+
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
 _ACCEPTED = 'a whole number of iterations, at least 0, such as 20000, "20k" or "30%" (of total_iter)'
 
@@ -106,7 +109,8 @@ class WeightSchedule(BaseModel):
     @field_validator("target_weight")
     @classmethod
     def _of_the_same_sign(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value is not None and value * info.data.get("loss_weight", 0.0) < 0:
+        weights = (value or 0.0, info.data.get("loss_weight", 0.0))
+        if min(weights) < 0 < max(weights):
             raise ValueError("a weight of the sign of loss_weight (the sign says what the target is)")
         return value
 
@@ -152,6 +156,12 @@ class WeightSchedule(BaseModel):
         return self.start_iter if self.target_iter is None else self.target_iter
 
     @property
+    def corners(self) -> set[int]:
+        """Iterations around which the weight may begin or cease to be 0, apart from those that begin a cycle."""
+        ends = () if self.disable_after is None else (self.disable_after,)
+        return {self.start_iter, self.last_change, *(at for at, _ in self.knots or ()), *ends}
+
+    @property
     def trains_discriminator_from(self) -> int:
         """First iteration at which net_d trains for an adversarial loss."""
         return self.start_iter if self.discriminator_start_iter is None else self.discriminator_start_iter
@@ -165,10 +175,10 @@ class WeightSchedule(BaseModel):
         start, end = self.loss_weight, self.loss_weight if self.target_weight is None else self.target_weight
         if iteration >= self.last_change:
             return end
-        progress = (iteration - self.start_iter) / (self.last_change - self.start_iter)
+        done, span = iteration - self.start_iter, self.last_change - self.start_iter
         if self.schedule_type == "exponential":
-            return start * (end / start) ** progress
-        return start + (end - start) * self._shape(progress)
+            return _inside(start, end, start * (end / start) ** (done / span))
+        return _part_of_the_way(start, end, self._shape(done, span))
 
     def values(self, iterations: Iterable[int]) -> NDArray[np.float64]:
         """The weights at many iterations, for plots; each is exactly `value` of it."""
@@ -183,8 +193,7 @@ class WeightSchedule(BaseModel):
 
         Between two of its corners a weight is 0 throughout, or nowhere but at the corners.
         """
-        ends = [end for end in (self.disable_after, total_iter) if end is not None]
-        corners = {1, self.start_iter, self.last_change, *(at for at, _ in self.knots or ()), *ends}
+        corners = {1, total_iter or 1, *self.corners}
         near = {corner + step for corner in corners for step in (-1, 0, 1)}
         return not any(self.value(at) for at in near if at >= 1 and (total_iter is None or at <= total_iter))
 
@@ -196,10 +205,11 @@ class WeightSchedule(BaseModel):
             return "disabled"
         if iteration == self.start_iter:
             return "started"
-        return "reached its target" if iteration == self.last_change else None
+        return "reached its target" if iteration == self.last_change and not self.ended(iteration) else None
 
-    def _shape(self, progress: float) -> float:
-        """How far the way from the first weight to the last is gone, at this part of the ramp."""
+    def _shape(self, done: int, span: int) -> float:
+        """How far the way from the first weight to the last is gone, after this many iterations of the ramp."""
+        progress = done / span
         match self.schedule_type:
             case "cosine":
                 return (1 - math.cos(math.pi * progress)) / 2
@@ -208,7 +218,8 @@ class WeightSchedule(BaseModel):
             case "polynomial":
                 return progress**self.power
             case "cyclical":
-                return min(1.0, (progress * self.cycles) % 1 / self.ratio)
+                in_cycle = done * self.cycles % span / span  # in whole numbers: a cycle begins with its first weight
+                return min(1.0, in_cycle / self.ratio)
             case "step":
                 return 0.0
             case _:
@@ -221,5 +232,14 @@ def _between_knots(knots: tuple[Knot, ...], iteration: int) -> float:
         return knots[0][1]
     for (left, low), (right, high) in pairwise(knots):
         if iteration < right:
-            return low + (high - low) * (iteration - left) / (right - left)
+            return _part_of_the_way(low, high, (iteration - left) / (right - left))
     return knots[-1][1]
+
+
+def _part_of_the_way(start: float, end: float, share: float) -> float:
+    return end if share == 1 else _inside(start, end, start + (end - start) * share)
+
+
+def _inside(start: float, end: float, weight: float) -> float:
+    """The weight, unless its rounding lies outside of those that it is between."""
+    return min(max(weight, min(start, end)), max(start, end))
