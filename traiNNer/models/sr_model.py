@@ -126,7 +126,7 @@ class SRModel:
         if self._discriminator is not None and judged:
             self._discriminator.player.begin()
         pairs, finite = self._step_generator(current_iter, live)
-        if self.ema is not None:
+        if self.ema is not None and live:
             self.ema.update(self.net_g, current_iter, finite)
         if self._discriminator is not None and judged:
             finite = self._step_discriminator(self._discriminator, current_iter, learning, pairs, finite)
@@ -154,7 +154,8 @@ class SRModel:
                 if live:
                     terms.append(self._backward_generator(player, current_iter, live, batch, output))
             pairs.append((batch["gt"], output.detach()))
-        if not live:  # nothing to learn from: the weights stay what they are
+        if not live:  # nothing to learn from: the passes for net_d leave no trace in net_g's buffers either
+            player.put_back(torch.zeros((), dtype=torch.bool, device=self.device))
             return pairs, torch.ones((), dtype=torch.bool, device=self.device)
         self.record = {label: torch.stack([term[label] for term in terms]).mean() for label in terms[0]}
         norm = player.gradient_norm()
