@@ -29,7 +29,10 @@ class AdaptiveDiscriminator:
         self._average = torch.full((), torch.nan, device=device)
 
     def rests(self, loss: Tensor) -> bool:
-        """Take note of the generator's adversarial loss, a detached scalar; whether net_d rests now."""
+        """Take note of the generator's adversarial loss, a detached scalar; whether net_d rests now.
+
+        A loss that is not finite changes nothing.
+        """
         loss = dist.mean(loss)
         before = torch.where(self._average.isnan(), loss, self._average)
         after = self._decay * before + (1 - self._decay) * loss

@@ -205,7 +205,8 @@ class SRModel:
         self, net_d: Discriminator, current_iter: int, learning: Sequence[Term], pairs: Sequence[Pair], finite: Tensor
     ) -> Tensor:
         """net_d's transaction, unless it rests or has nothing to learn from; whether both steps were finite."""
-        if not learning or net_d.rests([self.record[term.label] for term in learning if term.label in self.record]):
+        losses = [self.record[term.label] for term in learning if term.label in self.record]
+        if not learning or net_d.rests(losses, finite):
             net_d.player.put_back(finite)
             return finite
         record, finite = net_d.step(current_iter, learning, pairs, finite, self._observer)
