@@ -236,12 +236,15 @@ def test_the_penalty_leaves_the_images_alone() -> None:
 
 def test_the_penalty_is_float32_within_autocast() -> None:
     net = Curved()
+    seen: set[torch.dtype] = set()
+    net.first.register_forward_hook(lambda module, args, output: seen.add(output.dtype))
     plain = gradient_penalty(net, images())
     with torch.autocast("cpu", torch.bfloat16):
         within = gradient_penalty(net, images())
     assert within.dtype == torch.float32
     assert torch.equal(within, plain)
     assert gradient_penalty(net, images().bfloat16()).dtype == torch.float32
+    assert seen == {torch.float32}
 
 
 @pytest.mark.parametrize(("name", "gan_type"), [*UNPAIRED[:2], *R3GAN])
