@@ -72,6 +72,7 @@ def _train(arguments: TrainArguments) -> None:
         run.notices += [f"newer checkpoints of this run are set aside: {', '.join(aside)}"] if aside else []
     trainer, resumed = build_trainer(run, arguments, console)
     _announce(run, console, resumed)
+    run.losses.clear()  # the model has them, and lets go of those that end with the memory of their networks
     try:
         trainer.train()
     finally:

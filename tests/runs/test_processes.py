@@ -37,21 +37,31 @@ def two_processes(write_options: Callable[..., Path]) -> Callable[..., subproces
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     return {
         f"{file.stem}/{key}": value
-        for file in sorted((folder / "models").glob("*_8.safetensors"))
+        for file in sorted(folder.glob("*/*_8.safetensors"))
         for key, value in load_file(file).items()
     }
 
 
+def add_a_discriminator(options: dict[str, Any]) -> None:
+    options["network_d"] = {"type": "munet", "num_feat": 4, "ch_mult": [1, 2]}
+    options["train"]["optim_d"] = {"type": "SGD", "lr": 0.02}
+    gan = {"type": "ganloss", "loss_weight": 0.1, "r1_weight": 0.5, "r2_weight": 0.5, "penalty_interval": 2}
+    options["train"]["losses"].append(gan | {"discriminator_start_iter": 2, "start_iter": 4})
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("accum_iter", [1, 2])
+@pytest.mark.parametrize(("accum_iter", "adversarial"), [(1, False), (2, True)])
 def test_two_processes_equal_one(
     options: dict[str, Any],
     run_training: Run,
     two_processes: Callable[..., subprocess.CompletedProcess[str]],
     tmp_path: Path,
     accum_iter: int,
+    adversarial: bool,
 ) -> None:
     options["train"]["optim_g"] = {"type": "SGD", "lr": 0.1}  # Adam turns rounding of tiny gradients into full steps
+    if adversarial:
+        add_a_discriminator(options)
     section = options["datasets"]["train"]
     section |= {"batch_size_per_gpu": 4, "accum_iter": accum_iter}
     assert run_training(options, "--name", "one") == 0
@@ -63,6 +73,7 @@ def test_two_processes_equal_one(
     experiments = tmp_path / "experiments"
     one, two = (final_weights(experiments / name) for name in ("one", "two"))
     assert one.keys() == two.keys()
+    assert any(key.startswith("net_d_8/") for key in one) == adversarial
     for key, value in one.items():
         torch.testing.assert_close(two[key].float(), value.float(), rtol=1e-4, atol=1e-6, msg=key)
     values = [

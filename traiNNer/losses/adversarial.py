@@ -52,14 +52,14 @@ def over_scales(function: Callable[..., Tensor], *logits: Logits) -> Tensor:
 
 
 def gradient_penalty(net_d: nn.Module, images: Tensor) -> Tensor:
-    """mean over the batch of |d D(x) / d x|^2 at the images, D(x) the mean of x's logits; a scalar, in float32.
+    """mean over the batch of |d D(x) / d x|^2 at the images, D(x) the mean of x's logits; a scalar, in float32 at least.
 
     Zero-centred: with GT it is R1, with generated images R2 (Mescheder et al., "Which Training Methods for GANs do
     actually Converge?", ICML 2018, equation 9, without the factor 1/2). The mean over a map of logits keeps it
     independent of the map's size.
     """
     with torch.autocast(images.device.type, enabled=False):
-        images = images.detach().float().requires_grad_()
+        images = images.detach().to(torch.promote_types(images.dtype, torch.float32)).requires_grad_()
         logits = net_d(images)
         scales = [logits] if isinstance(logits, Tensor) else list(logits)
         opinion = torch.stack([scale.flatten(1).mean(1) for scale in scales]).mean(0)

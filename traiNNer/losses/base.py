@@ -33,6 +33,9 @@ class Loss(nn.Module):
     schedule: WeightSchedule = WeightSchedule(loss_weight=1.0)
     label: str = ""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @property
     def loss_weight(self) -> float:
         """The base weight of its entry."""

@@ -83,7 +83,9 @@ class _Gan(AdversarialLoss):
 
     def forward(self, fake_logits: Logits, real_logits: Logits | None = None) -> Tensor:
         """The generator's loss, a scalar: low where net_d finds its output real. Only r3gan looks at `real_logits`."""
-        if self.gan_type == "r3gan" and real_logits is not None:
+        if self.gan_type == "r3gan":
+            if real_logits is None:
+                raise TypeError("r3gan pairs fake_logits with real_logits, which were not given")
             return over_scales(relativistic, fake_logits, real_logits)
         return over_scales(lambda logits: self._value(logits, real=True, margin=False), fake_logits)
 

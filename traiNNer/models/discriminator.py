@@ -59,9 +59,14 @@ class Discriminator:
         with self.frozen(), self._autocast():
             return _float(self._judge(images))
 
-    def rests(self, losses: Sequence[Tensor]) -> bool:
-        """Whether net_d is not to learn now, after the generator's adversarial losses of this iteration."""
-        return self.adaptive is not None and len(losses) > 0 and self.adaptive.rests(torch.stack(list(losses)).sum())
+    def rests(self, losses: Sequence[Tensor], finite: Tensor) -> bool:
+        """Whether net_d is not to learn now, after the generator's adversarial losses of this iteration.
+
+        Where the bool device scalar `finite` is false, the generator's step was skipped, and its losses do not count.
+        """
+        if self.adaptive is None or not losses:
+            return False
+        return self.adaptive.rests(torch.stack(list(losses)).sum().where(finite, torch.nan))
 
     def step(
         self,

@@ -127,7 +127,7 @@ class SRModel:
         if self._discriminator is not None and judged:
             self._discriminator.player.begin()
         pairs, finite = self._step_generator(current_iter, live, keep=bool(learning))
-        if self.ema is not None:
+        if self.ema is not None and live:
             self.ema.update(self.net_g, current_iter, finite)
         if self._discriminator is not None and judged:
             finite = self._step_discriminator(self._discriminator, current_iter, learning, pairs, finite)
@@ -160,7 +160,8 @@ class SRModel:
                     terms.append(self._backward_generator(player, current_iter, live, batch, output))
             if keep:
                 pairs.append((batch["gt"], output.detach()))
-        if not live:
+        if not live:  # nothing to learn from: the passes for net_d leave no trace in net_g's buffers either
+            player.put_back(torch.zeros((), dtype=torch.bool, device=self.device))
             self.record["losses_finite"] = torch.ones((), device=self.device)
             return pairs, torch.ones((), dtype=torch.bool, device=self.device)
         self.record = {label: torch.stack([term[label] for term in terms]).mean() for label in terms[0]}
@@ -215,7 +216,7 @@ class SRModel:
     ) -> Tensor:
         """net_d's transaction, unless it rests or has nothing to learn from; whether both steps were finite."""
         felt = [self.record[term.label] for term in learning if term.label in self.record]
-        rests = net_d.rests(felt)
+        rests = net_d.rests(felt, finite)
         if net_d.adaptive is not None and felt:
             self.record["adaptive_d/rested"] = torch.full((), float(rests), device=self.device)
         if not learning or rests:
