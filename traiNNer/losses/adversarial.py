@@ -52,7 +52,7 @@ def over_scales(function: Callable[..., Tensor], *logits: Logits) -> Tensor:
 
 
 def gradient_penalty(net_d: nn.Module, images: Tensor) -> Tensor:
-    """mean over the batch of |d D(x) / d x|^2 at the images, D(x) the mean of x's logits; a scalar, in float32 at least.
+    """mean over the batch of |d D(x) / d x|^2 at the images, D(x) the mean of x's logits; a scalar, at least float32.
 
     Zero-centred: with GT it is R1, with generated images R2 (Mescheder et al., "Which Training Methods for GANs do
     actually Converge?", ICML 2018, equation 9, without the factor 1/2). The mean over a map of logits keeps it

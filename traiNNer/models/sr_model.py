@@ -20,6 +20,10 @@ from traiNNer.utils import dist
 from traiNNer.utils.device import Precision
 
 
+LARGE = 100_000
+"""Numbers that a loss may keep in memory after its end, so that `val/loss` stays the same sum; a network has more."""
+
+
 class SRModel:
     """Generator, losses, EMA and perhaps a discriminator; `feed_data`, then `optimize_parameters`.
 
@@ -141,7 +145,7 @@ class SRModel:
         for term in ended:
             self._terms.remove(term)
             self.loss_weights[term.label] = 0.0
-            if any(True for _ in (*term.loss.parameters(), *term.loss.buffers())):
+            if sum(tensor.numel() for tensor in (*term.loss.parameters(), *term.loss.buffers())) > LARGE:
                 self._fidelity.pop(term.label, None)
 
     def _step_generator(self, current_iter: int, live: Sequence[Term], *, keep: bool) -> tuple[list[Pair], Tensor]:
