@@ -76,7 +76,8 @@ def adversarial(options: dict[str, Any], tiles: Path) -> dict[str, Any]:
 
 
 def weights(folder: Path, network: str, iteration: int) -> dict[str, Tensor]:
-    return load_file(folder / "resume_models" / f"{network}_{iteration}.safetensors")
+    part = "models" if network.endswith("_ema") else "resume_models"
+    return load_file(folder / part / f"{network}_{iteration}.safetensors")
 
 
 def accuracy(folder: Path, iteration: int, tiles: Path) -> float:
