@@ -132,6 +132,10 @@ def reference_page() -> str:
     return "\n".join(lines)
 
 
+_THERE = re.compile(r"\n?traiNNer-redux:\s*(.*?)(?=\n\s*\n|\n(?:Shapes|Range|Reference):|\n```|\Z)", flags=re.DOTALL)
+"""What a loss's documentation says about the one of the same name there."""
+
+
 def losses_page() -> str:
     """Every loss as Markdown: its documentation and parameters, and a table of what differs from traiNNer-redux."""
     lines = [
@@ -145,11 +149,9 @@ def losses_page() -> str:
     differences: list[str] = []
     for name in LOSSES.names():
         text = inspect.getdoc(LOSSES.get(name)) or ""
-        body, _, note = text.partition("traiNNer-redux:")
-        note, fence, example = note.partition("```yaml")
-        differences.append(f"| `{name}` | {' '.join(note.split()) or 'not there'} |")
-        fence, example = (fence, example) if fence else body.partition("```yaml")[1:]
-        body = body.partition("```yaml")[0]
+        note = _THERE.search(text)
+        differences.append(f"| `{name}` | {' '.join(note[1].split()) if note else 'not there'} |")
+        body, fence, example = _THERE.sub("", text).partition("```yaml")
         lines += [f"## `{name}`", "", _paragraphs(body), "", f"{fence}{example}".strip(), ""]
         schema = _parameters(LOSSES, name)
         lines += _table(schema, set(schema["properties"])) if schema["properties"] else ["No parameters.", ""]
