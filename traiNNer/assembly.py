@@ -25,7 +25,7 @@ from traiNNer.optimizers import apply_settings, settings
 from traiNNer.preparation import Prepared, folders_of
 from traiNNer.reporting import Reporter
 from traiNNer.run_record import RunRecord
-from traiNNer.schedulers import LearningRate, build_schedule
+from traiNNer.schedulers import ObservesValidation
 from traiNNer.trainer import Trainer, TrainerSettings
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import Checkpoint
@@ -44,7 +44,7 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
     model, loader = build_model(run), build_loader(run)
     validators = build_validators(run, model)
     monitor, best = StepMonitor(), BestValues()
-    record = RunRecord(run.seed, options.dump())
+    record = RunRecord(run.seed, options.dump(), {name: rate.dump() for name, rate in run.rates.items()})
     checkpoint = _track(run, model)
     seed_everything(run.seed, dist.rank())  # from here on every rank draws numbers of its own
     per_rank = {"monitor": dist.PerRank(monitor), "rng": dist.PerRank(RandomState())}
@@ -124,7 +124,7 @@ def _build_player(run: Prepared, name: str) -> Player:
     return Player(
         net,
         optimizer,
-        LearningRate(optimizer, build_schedule(train.scheduler, train.total_iter), train.warmup_iter),
+        run.rates[name].of(optimizer),
         max_norm=train.grad_clip_max_norm if train.grad_clip else None,
         loss_scale=LossScale(run.device) if run.precision.scales_loss else None,
         forward_net=_forward_net(run, net),
@@ -226,6 +226,8 @@ def _track(run: Prepared, model: SRModel) -> Checkpoint:
             released=name == "net_g",
         )
         checkpoint.track(f"optimizer/{name}", player.optimizer, required=True)
+        if isinstance(player.learning_rate.schedule, ObservesValidation):
+            checkpoint.track(f"scheduler/{name}", player.learning_rate.schedule)
         if player.loss_scale is not None:
             checkpoint.track(f"loss_scale/{name}", player.loss_scale)
     if model.adaptive_d is not None:

@@ -30,6 +30,10 @@ class TrainArguments:
     option_file: Path
     check: bool = False
     resume: int | None = None
+    optim_sched_config: Path | None = None
+    """A file whose optimizers and schedules replace those of the networks it names."""
+    preserve_lr: bool = False
+    """A resume keeps the checkpoint's learning rates and schedules."""
     launcher: Launcher = "none"
     overrides: dict[str, Any] = field(default_factory=dict)
     """Top-level options that the command line sets: name, manual_seed, auto_resume, debug."""
@@ -53,6 +57,8 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
         option_file=found.opt or found.file,
         check=found.check,
         resume=found.resume,
+        optim_sched_config=found.optim_sched_config,
+        preserve_lr=found.preserve_lr,
         launcher=found.launcher,
         overrides={key: value for key, value in overrides.items() if value is not None and value is not False},
         command=_command_without_resume(argv),
@@ -77,6 +83,10 @@ def _train_parser() -> argparse.ArgumentParser:
     add("--auto_resume", text=text, example="train.py my.yml --auto_resume", action="store_true")
     text = "Go on from the checkpoint of this iteration."
     add("--resume", text=text, example="--resume 20000", type=_iteration, metavar="ITER")
+    text = "Keep the learning rates and schedules of the checkpoint, whatever the option file says now."
+    add("--preserve_lr", text=text, example="train.py my.yml --auto_resume --preserve_lr", action="store_true")
+    text = "JSON or YAML file with optimizers and schedulers that replace those of the networks it names."
+    add("--optim_sched_config", text=text, example="--optim_sched_config adamw_cosine.json", **file)
     add("--name", text="Name of the run, instead of the file's.", example="--name 2x_try2")
     text = "Seed of everything random, instead of the file's."
     add("--manual_seed", text=text, example="--manual_seed 7", type=int, metavar="SEED")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,9 @@ from traiNNer.config import Options, TrainOptions
 from traiNNer.inference import network_info
 from traiNNer.losses.base import total
 from traiNNer.losses.term import Term
-from traiNNer.utils.errors import ConfigError, Problem
+from traiNNer.schedulers import ObservesValidation
+from traiNNer.types import Better
+from traiNNer.utils.errors import ConfigError, Problem, nearest
 
 
 def check_needs(options: Options, train: TrainOptions, term: Term) -> None:
@@ -86,3 +88,21 @@ def _refuse_nondeterministic(what: str, step: Callable[[], None]) -> None:
                 raise
             reason = str(error).split(". ", maxsplit=1)[0]
             raise ConfigError(f"found true, but {what} cannot be: {reason}; accepted: false") from None
+
+
+def check_monitor(schedule: ObservesValidation, given: Mapping[str, Better]) -> None:
+    """Raises:
+    ConfigError: no validation gives what the schedule follows, or it improves the other way.
+
+    Args:
+        schedule: follows a metric.
+        given: what validations compute, such as `val/psnr`, and where it improves.
+    """
+    if schedule.monitor not in given:
+        accepted = ", ".join(given) or "a schedule that needs no validation, as there is none"
+        message = f"found {schedule.monitor}, which no validation computes; accepted: {accepted}"
+        raise ConfigError(Problem(key="monitor", message=message + nearest(schedule.monitor, given)))
+    better = "lower" if schedule.mode == "min" else "higher"
+    if given[schedule.monitor] != better:
+        found = f"found {schedule.mode}, but {schedule.monitor} is better when it is {given[schedule.monitor]}"
+        raise ConfigError(Problem(key="mode", message=f"{found}; accepted: {'max' if better == 'lower' else 'min'}"))

@@ -22,16 +22,20 @@ from traiNNer.component_checks import (
     check_deterministic,
     check_deterministic_loss,
     check_discriminator,
+    check_monitor,
     check_needs,
 )
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
 from traiNNer.data import ImageDataset, build_dataset, check_datasets
+from traiNNer.findings import Findings
 from traiNNer.inference import network_info
 from traiNNer.losses import BuiltLoss, build_losses
 from traiNNer.losses.term import Term
 from traiNNer.metrics import build_metric
 from traiNNer.optimizers import build_optimizer
-from traiNNer.types import Metric
+from traiNNer.rates import Rate, choose_rates
+from traiNNer.schedulers import ObservesValidation, build_schedule
+from traiNNer.types import Better, Metric
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import (
     Checkpoint,
@@ -66,6 +70,8 @@ class Prepared:
     nets: dict[str, nn.Module] = field(default_factory=dict)
     optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
     """By the name of their network."""
+    rates: dict[str, Rate] = field(default_factory=dict)
+    """What each network's learning rate follows from."""
     losses: dict[str, BuiltLoss] = field(default_factory=dict)
     datasets: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
@@ -99,40 +105,6 @@ def _given(section: Section | None) -> Section:
     return section
 
 
-class Findings:
-    """Collects the mistakes of independent checks, each placed at its option's file and line."""
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self._problems: list[Problem] = []
-
-    @contextmanager
-    def at(self, key: str) -> Iterator[None]:
-        """Within, a `ConfigError` is noted as concerning the option `key`, and ends the block."""
-        try:
-            yield
-        except ConfigError as error:
-            self._problems += [self._place(problem, key) for problem in error.problems]
-
-    @property
-    def none(self) -> bool:
-        """Whether nothing has been noted so far."""
-        return not self._problems
-
-    def raise_if_any(self) -> None:
-        """Raises:
-        ConfigError: with everything noted so far.
-        """
-        if self._problems:
-            raise ConfigError(self._problems)
-
-    def _place(self, problem: Problem, key: str) -> Problem:
-        if problem.file is not None:  # a weights file or a state: the option that names it is what the user can change
-            problem = Problem(key=problem.key, message=f"{problem.file}: {problem.message}")
-        full = problem if problem.key.startswith(("--", key)) else problem.under(key)
-        return full if full.key.startswith("--") else self._options.problem(full.key, full.message)
-
-
 def join_processes(arguments: TrainArguments, options: Options) -> dist.ProcessGroup:
     """Ranks of this run's processes, from the launcher that the command line or torchrun's environment names.
 
@@ -154,7 +126,12 @@ def prepare(arguments: TrainArguments) -> Prepared:
     Raises:
         ConfigError: all mistakes found; nothing has been written.
     """
-    options = load_options(arguments.option_file, overrides=arguments.overrides, purpose="train")
+    options = load_options(
+        arguments.option_file,
+        overrides=arguments.overrides,
+        purpose="train",
+        components=arguments.optim_sched_config,
+    )
     findings = Findings(options)
     run = Prepared(options=options, paths=run_paths(options), device=torch.device("cpu"), notices=list(options.notices))
     group = dist.ProcessGroup()
@@ -173,6 +150,8 @@ def prepare(arguments: TrainArguments) -> Prepared:
         if dist.is_main():
             RunLock(run.paths.experiment).check()
     run.seed = _choose_seed(options, run.resume)
+    run.rates, notices = choose_rates(options, run.resume, preserve=arguments.preserve_lr)
+    run.notices += notices
     _build_losses(run, findings)
     with findings.at("network_g"):
         _build_networks(run, findings)
@@ -184,6 +163,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
     if run.val is not None:
         measured = [dataset for key, dataset in run.datasets.items() if key.startswith("val")]
         run.metrics = build_metrics(options, measured, findings)
+    _check_schedules(run, findings)
     findings.raise_if_any()
     return run
 
@@ -271,6 +251,32 @@ def _build_losses(run: Prepared, findings: Findings) -> None:
         if not term.adversarial and term.schedule.discriminator_start_iter is not None:
             key = f"train.losses[{index}].discriminator_start_iter"
             run.notices.append(str(run.options.problem(key, "has no effect: the loss is not adversarial")))
+
+
+def _check_schedules(run: Prepared, findings: Findings) -> None:
+    """Build each network's schedule, and ask what it follows."""
+    given = _given_by_validations(run)
+    for name, rate in run.rates.items():
+        key = f"scheduler_{name[-1]}"
+        key = key if getattr(run.train, key) is not None else "scheduler"
+        with findings.at(f"train.{key}"):
+            schedule = build_schedule(rate.scheduler, rate.total_iter)
+            if isinstance(schedule, ObservesValidation):
+                check_monitor(schedule, given)
+                if run.val is not None and name in run.nets:
+                    every = schedule.patience * (run.val.val_freq or 0)
+                    line = f"{name}: the rate is reduced after more than {schedule.patience} validations"
+                    run.notices.append(f"{line} ({every:,} iterations) without improvement in {schedule.monitor}")
+
+
+def _given_by_validations(run: Prepared) -> dict[str, Better]:
+    """What validations compute, by the name that log and schedules use, and where it improves."""
+    sets = [key for key in run.datasets if key.startswith("val")] if run.val is not None else []
+    has_loss = any(Term(label, loss).measures_fidelity for label, loss in run.losses.items())
+    each: dict[str, Better] = {label: metric.better for label, metric in run.metrics.items()}
+    each |= {"loss": "lower"} if has_loss else {}
+    prefixes = ["val" if number == 1 else f"val_{number}" for number in range(1, len(sets) + 1)]
+    return {f"{prefix}/{label}": better for prefix in prefixes for label, better in each.items()}
 
 
 def _build_networks(run: Prepared, findings: Findings) -> None:

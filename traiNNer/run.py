@@ -16,6 +16,7 @@ from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions, Options, TrainOptions
 from traiNNer.inference import network_info
 from traiNNer.preparation import Prepared, folders_of, prepare
+from traiNNer.rates import Rate
 from traiNNer.reporting import log_table
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint_files import set_aside_newer
@@ -143,7 +144,7 @@ def describe(run: Prepared) -> list[tuple[str, str]]:
         ("length", f"{iterations:,} iterations, {iterations * batch / images:,.1f} passes{_epoch_row(section)}"),
         *((f"loss {label}", _loss_row(loss.schedule)) for label, loss in run.losses.items()),
         *((f"optimizer {name}", _optimizer_row(run.train, name)) for name in run.nets),
-        ("learning rate", _component_row(run.train.scheduler) + _warmup_row(run.train.warmup_iter)),
+        *((f"learning rate {name}", _rate_row(run.rates[name])) for name in run.nets),
         ("EMA", _ema_row(run.train)),
         ("validation", _validation_row(run)),
         ("metrics", _metrics_row(run)),
@@ -238,5 +239,6 @@ def _component_row(options: Mapping[str, Any] | None) -> str:
     )
 
 
-def _warmup_row(iterations: int) -> str:
-    return f", warm-up over {iterations:,} iterations" if iterations > 0 else ""
+def _rate_row(rate: Rate) -> str:
+    warmup = f", warm-up over {rate.warmup_iter:,} iterations" if rate.warmup_iter > 0 else ""
+    return f"{rate.lr:g}, {_component_row(rate.scheduler)}{warmup}"

@@ -10,16 +10,16 @@ SILENT = ("auto_resume", "path.resume_state")
 
 
 class RunRecord:
-    """Seed and resolved options of a run, in its checkpoints; a resume compares them with the present ones."""
+    """Seed, resolved options and learning rates of a run, in its checkpoints. A resume compares the options."""
 
-    def __init__(self, seed: int, options: dict[str, Any]) -> None:
-        self.seed, self._options = seed, options
+    def __init__(self, seed: int, options: dict[str, Any], rates: dict[str, Any] | None = None) -> None:
+        self.seed, self._options, self._rates = seed, options, rates or {}
         self.changes: list[str] = []
         """One line for each option that differs from those of the checkpoint that was loaded."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed, and the options as JSON."""
-        return {"seed": self.seed, "options": json.dumps(self._options)}
+        """The seed, the rates that are in force, and the options as JSON."""
+        return {"seed": self.seed, "options": json.dumps(self._options), "rates": self._rates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare with a checkpoint; the present seed and options stay."""

@@ -176,6 +176,8 @@ class Trainer:
                 _log_images(report)
         self._reporter.scalars(metrics, self.iteration)
         self._reporter.flush()
+        for line in self._model.after_validation(metrics, self.iteration):
+            get_logger().info("[iter %s] %s", f"{self.iteration:,}", line)
         if self._observer is not None:
             self._observer.after_validation(metrics, self.iteration)
 

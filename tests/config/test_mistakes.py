@@ -628,11 +628,18 @@ CASES = {
         "not supported yet; accepted: leaving it out",
         "",
     ),
-    "later feature: schedulers": (
+    "a network of another model": (
         "  total_iter: 2000",
-        "  total_iter: 2000\n  schedulers: {net_g: {type: StepLR}}  # <-",
-        "train.schedulers",
-        "not supported yet; accepted: leaving it out",
+        "  total_iter: 2000\n  schedulers: {flow: {type: ConfigTestScheduler, milestones: [1]}}  # <-",
+        "train.schedulers.flow",
+        "this model has no such network; accepted: net_g (generator, g), net_d (discriminator, d)",
+        "",
+    ),
+    "optimizer written twice": (
+        "  total_iter: 2000",
+        "  total_iter: 2000\n  optimizers: {generator: {type: configtestoptimizer}}  # <-",
+        "train.optimizers.generator",
+        "the same as train.optim_g in line 23; accepted: one of them",
         "",
     ),
 }

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pydantic
 
 from traiNNer.config.checks import Purpose, check, notices, purpose_of
+from traiNNer.config.component_maps import replace_from, spread
 from traiNNer.config.filling import fill
 from traiNNer.config.options import Options
 from traiNNer.config.reading import parse, read_file
@@ -22,7 +23,11 @@ COMMAND_LINE = "command line"
 
 
 def load_options(
-    path: str | Path, *, overrides: Mapping[str, Any] | None = None, purpose: Purpose | None = None
+    path: str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    purpose: Purpose | None = None,
+    components: Path | None = None,
 ) -> Options:
     """Read and check an option file. Nothing is written; folders, weights and devices are not looked at.
 
@@ -32,6 +37,7 @@ def load_options(
             given. `debug: true` makes it a debug run: `debug_` goes before the name.
         purpose: what the options are for; training demands train, logger and datasets.train. Default: training, unless
             the file has test sets and neither train nor datasets.train.
+        components: a JSON or YAML file with `optimizers` and `schedulers` that replace those of the networks it names.
 
     Returns:
         The resolved options. They do not change.
@@ -44,6 +50,9 @@ def load_options(
     tree, problems = parse(text, file)
     notes: list[Problem] = []
     problems += rename(tree, notes)
+    problems += spread(tree)
+    if components is not None:
+        problems += replace_from(tree, components)
     _override(tree, dict(overrides or {}), notes)
     problems += fill(tree, notes)
     data = tree.plain()

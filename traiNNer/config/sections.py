@@ -208,6 +208,8 @@ class TrainOptions(Section):
     scheduler: Scheduler | None = option(
         None, unit="section", text="Learning-rate schedule of every network; default: constant."
     )
+    scheduler_g: Scheduler | None = option(None, unit="section", text="Schedule of net_g alone; default: scheduler.")
+    scheduler_d: Scheduler | None = option(None, unit="section", text="Schedule of net_d alone; default: scheduler.")
     losses: Annotated[tuple[Loss, ...], Strict(False), AfterValidator(_label)] | None = option(
         None, unit="list", text="Losses; each has type, loss_weight, perhaps name, and its own parameters."
     )

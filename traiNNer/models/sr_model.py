@@ -15,6 +15,7 @@ from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.discriminator import Discriminator, Pair
 from traiNNer.models.ema import Ema
 from traiNNer.models.player import Player
+from traiNNer.schedulers import ObservesValidation
 from traiNNer.types import Batch, StepObserver
 from traiNNer.utils import dist
 from traiNNer.utils.device import Precision
@@ -108,6 +109,18 @@ class SRModel:
     def phases(self, current_iter: int) -> list[str]:
         """A line for each loss that starts, reaches its target or ends at exactly this iteration."""
         return [line for term in self._terms if (line := term.phase(current_iter))]
+
+    def after_validation(self, metrics: Mapping[str, float], current_iter: int) -> list[str]:
+        """Tell the schedules that follow a metric; a line for each learning rate that this reduced."""
+        reduced = {name: player for name, player in self.players.items() if player.learning_rate.observe(metrics)}
+        for player in reduced.values():
+            player.learning_rate.apply(current_iter)
+        return [
+            f"learning rate of {name} reduced to {player.learning_rate.current:.4g}: no improvement in "
+            f"{player.learning_rate.schedule.monitor}"
+            for name, player in reduced.items()
+            if isinstance(player.learning_rate.schedule, ObservesValidation)
+        ]
 
     def average_buffers(self) -> None:
         """Make the buffers of all processes equal, before validating and saving; nothing to do in one process."""

@@ -9,14 +9,35 @@ the reference: at iteration i ours equals torch's after i - 1 steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
+from traiNNer.types import Stateful
 from traiNNer.utils.registry import SCHEDULERS
 
 Schedule = Callable[[int, float], float]
 """(iteration from 1, base rate) to a factor on the base rate."""
+
+
+@runtime_checkable
+class ObservesValidation(Stateful, Protocol):
+    """A schedule that follows a validation's metric: a factor that validations change, with a state to save."""
+
+    monitor: str
+    """The metric, such as `val/loss` or `val/psnr`."""
+    mode: Literal["min", "max"]
+    """Whether lower or higher is better."""
+    patience: int
+    """Validations without improvement after which the rate is reduced."""
+
+    def __call__(self, iteration: int, base_lr: float) -> float:
+        """The factor on the base rate."""
+        ...
+
+    def observe(self, value: float) -> bool:
+        """Take note of a validation; whether it reduced the rate."""
+        ...
 
 
 def constant(iteration: int, base_lr: float) -> float:
@@ -55,6 +76,18 @@ class LearningRate:
         """Write the rate of this iteration into every parameter group."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.value(iteration, group["initial_lr"])
+
+    @property
+    def schedule(self) -> Schedule:
+        """The factor by iteration."""
+        return self._schedule
+
+    def observe(self, metrics: Mapping[str, float]) -> bool:
+        """Tell the schedule of a validation, if it follows one; whether that reduced the rate."""
+        schedule = self._schedule
+        if not isinstance(schedule, ObservesValidation) or schedule.monitor not in metrics:
+            return False
+        return schedule.observe(metrics[schedule.monitor])
 
     @property
     def current(self) -> float:
