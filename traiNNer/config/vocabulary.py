@@ -31,10 +31,7 @@ def _details(switch: str, names: str) -> dict[str, Later]:
 
 DISABLED = {"enabled": False}
 
-_COMPONENT_MAPS = _words(
-    "optimizers schedulers optimizer_config scheduler_config scheduler_g scheduler_d kl_beta kl_warmup_steps "
-    "kl_free_bits"
-)
+_COMPONENT_MAPS = _words("optimizers schedulers optimizer_config scheduler_config scheduler_g scheduler_d")
 
 _AUTOMATIONS = _words(
     "training_automations dynamic_loss_scheduling loss_scheduler intelligent_learning_rate_scheduler "
