@@ -136,7 +136,7 @@ def test_a_block_builds_and_steps(block: str) -> None:
             assert 0 < rate.current <= optimizer.param_groups[0]["initial_lr"]
 
 
-@pytest.mark.parametrize("options", SCHEDULERS, ids=lambda options: json.dumps(options))
+@pytest.mark.parametrize("options", SCHEDULERS, ids=json.dumps)
 def test_a_scheduler_example_builds(options: dict[str, Any]) -> None:
     schedule = build_schedule(options, 60_000)
     assert 0 <= schedule(1, 1e-5) <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from traiNNer.optimizers import apply_settings, settings
 from traiNNer.preparation import Prepared, folders_of
 from traiNNer.reporting import Reporter
 from traiNNer.run_record import RunRecord
+from traiNNer.samples import Samples
 from traiNNer.schedulers import ObservesValidation
 from traiNNer.trainer import Trainer, TrainerSettings
 from traiNNer.utils import dist
@@ -32,7 +34,7 @@ from traiNNer.utils.checkpoint import Checkpoint
 from traiNNer.utils.device import compile_obstacle
 from traiNNer.utils.rng import RandomState, seed_everything
 from traiNNer.utils.weights import network_metadata
-from traiNNer.validation import Validator
+from traiNNer.validation import ImageNames, Validator
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +44,8 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
     """Assemble the trainer of a prepared run and load the checkpoint it resumes from; with lines for the log."""
     options = run.options
     model, loader = build_model(run), build_loader(run)
-    validators = build_validators(run, model)
+    loaders = build_validation_loaders(run)
+    validators, samples = build_validators(run, model, loaders), build_samples(run, loaders)
     monitor, best = StepMonitor(), BestValues()
     record = RunRecord(run.seed, options.dump(), {name: rate.dump() for name, rate in run.rates.items()})
     checkpoint = _track(run, model)
@@ -64,6 +67,7 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
         print_freq=run.logger.print_freq,
         save_freq=run.logger.save_checkpoint_freq,
         val_freq=run.val.val_freq or 0 if run.val and validators else 0,
+        sample_freq=run.sample_freq,
         resume_command=f"{arguments.command} --auto_resume",
         options_text=json.dumps(options.dump()),
     )
@@ -78,6 +82,7 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
         settings=trainer_settings,
         iteration=iteration,
         per_rank=list(per_rank.values()),
+        samples=samples,
     )
     return trainer, [*lines, *(f"changed option: {line}" for line in record.changes)]
 
@@ -167,7 +172,23 @@ def build_loader(run: Prepared) -> TrainLoader:
     )
 
 
-def build_validators(run: Prepared, model: SRModel) -> list[Validator]:
+def build_validation_loaders(run: Prepared) -> dict[str, ValidationLoader]:
+    """By the keys of the validation sets, in the file's order: the images of each that fall to this process."""
+    return {
+        key: ValidationLoader(
+            dataset,
+            rank=dist.rank(),
+            world_size=dist.world_size(),
+            num_workers=run.options.datasets[key].num_worker_per_gpu,
+            persistent_workers=run.options.datasets[key].persistent_workers,
+            prefetch_factor=run.options.datasets[key].prefetch_factor,
+        )
+        for key, dataset in run.datasets.items()
+        if key.startswith("val")
+    }
+
+
+def build_validators(run: Prepared, model: SRModel, loaders: Mapping[str, ValidationLoader]) -> list[Validator]:
     """One validator for each validation set of the file, in its order."""
     val = run.val
     if val is None:
@@ -175,14 +196,7 @@ def build_validators(run: Prepared, model: SRModel) -> list[Validator]:
     return [
         Validator(
             run.options.datasets[key].name,
-            ValidationLoader(
-                dataset,
-                rank=dist.rank(),
-                world_size=dist.world_size(),
-                num_workers=run.options.datasets[key].num_worker_per_gpu,
-                persistent_workers=run.options.datasets[key].persistent_workers,
-                prefetch_factor=run.options.datasets[key].prefetch_factor,
-            ),
+            loader,
             run.metrics,
             scale=run.options.scale,
             tile_size=val.tile_size,
@@ -192,9 +206,24 @@ def build_validators(run: Prepared, model: SRModel) -> list[Validator]:
             roots=_roots(run.options.datasets[key]),
             fidelity_losses=lambda: model.fidelity_losses,
         )
-        for key, dataset in run.datasets.items()
-        if key.startswith("val")
+        for key, loader in loaders.items()
     ]
+
+
+def build_samples(run: Prepared, loaders: Mapping[str, ValidationLoader]) -> Samples | None:
+    """Pictures of the validation images at some checkpoints, if the file asks for them."""
+    val = run.options.val
+    if val is None or not run.sample_freq:
+        return None
+    names = ImageNames([root for key in loaders for root in _roots(run.options.datasets[key])])
+    return Samples(
+        run.paths.samples,
+        list(loaders.values()),
+        # every process names all images, so that a name does not depend on who gets which
+        {path: names.name(path) for loader in loaders.values() for path in loader.dataset.inputs()},
+        tile_size=val.tile_size,
+        tile_overlap=val.tile_overlap,
+    )
 
 
 def _roots(section: DatasetOptions) -> list[Path]:

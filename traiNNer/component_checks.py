@@ -25,6 +25,8 @@ def check_needs(options: Options, train: TrainOptions, term: Term) -> None:
     problems: list[str] = []
     if "ema_output" in term.needs and not train.ema_decay:
         problems.append("the moving average of net_g; accepted: train.ema_decay, such as 0.999")
+    if term.needs & {"latent_mean", "latent_log_variance"}:
+        problems.append("an encoder's latents, and a super-resolution model has no encoder; accepted: leaving it out")
     if term.adversarial and options.network_d is None:
         problems.append("a discriminator; accepted: network_d, such as {type: munet}")
     if term.adversarial and train.optim_d is None:

@@ -98,6 +98,12 @@ class Prepared:
         val = self.options.val
         return val if val is not None and val.val_enabled else None
 
+    @property
+    def sample_freq(self) -> int:
+        """Iterations between pictures of the validation images; 0 for none."""
+        val = self.options.val
+        return 0 if val is None else val.samples_per_checkpoint * self.logger.save_checkpoint_freq
+
 
 def _given(section: Section | None) -> Section:
     if section is None:
@@ -350,7 +356,7 @@ def _load_pretrained(run: Prepared, name: str, letter: str) -> None:
 def _build_datasets(run: Prepared, findings: Findings, *, write_cache: bool) -> None:
     for key, section in run.options.datasets.items():
         phase = "train" if key.startswith("train") else "val"
-        if phase == "val" and run.val is None:
+        if phase == "val" and run.val is None and not run.sample_freq:
             continue
         with findings.at(f"datasets.{key}"):
             run.datasets[key] = build_dataset(

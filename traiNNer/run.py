@@ -148,6 +148,7 @@ def describe(run: Prepared) -> list[tuple[str, str]]:
         ("EMA", _ema_row(run.train)),
         ("validation", _validation_row(run)),
         ("metrics", _metrics_row(run)),
+        *([("samples", f"every {run.sample_freq:,} iterations")] if run.sample_freq else []),
         ("folder", str(run.paths.experiment)),
     ]
 

@@ -14,6 +14,7 @@ from traiNNer.interrupts import StopRequest, stop_on_signal
 from traiNNer.models.sr_model import SRModel
 from traiNNer.monitor import StepMonitor
 from traiNNer.reporting import Reporter, Speed, duration
+from traiNNer.samples import Samples
 from traiNNer.types import Batch, StepObserver
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import Checkpoint, SaveError
@@ -40,6 +41,7 @@ class TrainerSettings:
     print_freq: int
     save_freq: int
     val_freq: int = 0
+    sample_freq: int = 0
     resume_command: str = ""
     """What the last line of a stopped run tells the user to type."""
     options_text: str = ""
@@ -61,6 +63,7 @@ class Trainer:
         iteration: iterations done already (a resumed run).
         observer: told of validations; the training automations' manager is one.
         per_rank: states that differ between processes, gathered before a save.
+        samples: pictures of the validation images, written after a save.
     """
 
     def __init__(
@@ -77,15 +80,15 @@ class Trainer:
         iteration: int = 0,
         observer: StepObserver | None = None,
         per_rank: Sequence[dist.PerRank] = (),
+        samples: Samples | None = None,
     ) -> None:
         self.iteration = iteration
         self._model, self._loader, self._validators = model, loader, list(validators)
         self._checkpoint, self._reporter, self._monitor, self._best = checkpoint, reporter, monitor, best
-        self._settings, self._observer, self._per_rank = settings, observer, per_rank
+        self._settings, self._observer, self._per_rank, self._samples = settings, observer, per_rank, samples
         self._saved_at = iteration
         self._failed_saves = 0
         self._speed = Speed()
-        self._started = time.perf_counter()
 
     def train(self) -> None:
         """Run to the last iteration, or until a signal asks to stop.
@@ -93,10 +96,11 @@ class Trainer:
         Raises:
             RunError: the run cannot go on (exit code 1).
         """
+        started = time.perf_counter()
         with stop_on_signal() as stop, self._reporter:
             try:
                 self._loop(stop)
-                self._finish(stop)
+                self._finish(stop, started)
             except RunError:
                 raise
             except BaseException:
@@ -125,6 +129,8 @@ class Trainer:
                 self._outside_training(self._validate_or_save)
             if self._due(self._settings.save_freq):
                 self._outside_training(self.save)
+            if self._settings.sample_freq and self.iteration % self._settings.sample_freq == 0:
+                self._outside_training(self.sample)
 
     def _announce_phases(self) -> None:
         for line in self._model.phases(self.iteration):
@@ -222,6 +228,15 @@ class Trainer:
             get_logger().info("[iter %s] saved", f"{self.iteration:,}")
         self._reporter.flush()
 
+    def sample(self) -> None:
+        """Write pictures of the validation images; one that cannot be written is reported, and the run goes on."""
+        if self._samples is None:
+            return
+        written, failures = self._samples.write(self._model.net_val, self.iteration)
+        get_logger().info("[iter %s] samples written: %d", f"{self.iteration:,}", written)
+        if failures:
+            get_logger().error("SAMPLES FAILED (%d of %d): %s", len(failures), written + len(failures), failures[0])
+
     def _guarded(self, write: Callable[[], Any]) -> bool:
         """Write a file as rank 0; a failure is reported and counted, the third in a row ends the run."""
         failure = ""
@@ -244,10 +259,10 @@ class Trainer:
         action()
         self._speed.restart()
 
-    def _finish(self, stop: StopRequest) -> None:
+    def _finish(self, stop: StopRequest, started: float) -> None:
         self._log_reports()
         self.save()
-        elapsed = duration(time.perf_counter() - self._started)
+        elapsed = duration(time.perf_counter() - started)
         if stop and self.iteration < self._settings.total_iter:
             get_logger().info(
                 "stopped by %s at iteration %s after %s; resume with: %s",

@@ -93,7 +93,7 @@ class Validator:
         self.name, self.metrics = name, dict(metrics)
         self._loader, self._scale = loader, scale
         self._tile_size, self._tile_overlap = tile_size, tile_overlap
-        self._names = _Names(roots)
+        self._names = ImageNames(roots)
         self._pictures = None if save_folder is None else _Pictures(save_folder, suffix, scale, self.metrics)
         self._losses = fidelity_losses
         self._baseline: dict[str, float] | None = None
@@ -140,13 +140,13 @@ class Validator:
         """Each metric's mean for bicubic enlargement; computed once. Every process must call it."""
         if self._baseline is None:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                pairs = (_pair(sample) for sample in self._loader)
+                pairs = (lq_gt_path(sample) for sample in self._loader)
                 mine = [self._measure_bicubic(lq, gt, path) for lq, gt, path in pairs if gt is not None]
             self._baseline = _means(values for part in dist.all_gather_objects(mine) for values in part)
         return self._baseline
 
     def _validate(self, sample: Sample, upscaler: Upscaler, iteration: int | None) -> ImageReport:
-        lq, gt, path = _pair(sample)
+        lq, gt, path = lq_gt_path(sample)
         name, output = self._names.name(path), upscaler(lq)
         if gt is None:
             picture = self._pictures.result(name, output, iteration) if self._pictures else None
@@ -203,7 +203,7 @@ class Validator:
         return output[..., :height, :width], target[..., :height, :width]
 
 
-class _Names:
+class ImageNames:
     """Names of images, each its own, from paths: relative to the data set's folders, without suffix."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
@@ -212,6 +212,7 @@ class _Names:
         self._taken: set[str] = set()
 
     def name(self, path: str) -> str:
+        """The name of the image at a path; it depends on the paths that were named before."""
         if path not in self._by_path:
             name = plain = self._plain(Path(path))
             number = 1
@@ -263,7 +264,8 @@ class _Pictures:
         return (place.parent if iteration is None else place) / file
 
 
-def _pair(sample: Sample) -> tuple[Tensor, Tensor | None, str]:
+def lq_gt_path(sample: Sample) -> tuple[Tensor, Tensor | None, str]:
+    """A sample's images as batches of one, without GT where there is none, and the path that names it."""
     if "lq" not in sample:
         raise KeyError("a sample without lq")
     gt = sample["gt"][None] if "gt" in sample else None

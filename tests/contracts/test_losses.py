@@ -23,37 +23,45 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Beside the defaults; published weights cannot be counted on in a test."""
 
 
+LATENTS = ("latent_mean", "latent_log_variance")
+"""What losses of an encoder train; the others train the output."""
+
+
 @cache
 def built(name: str) -> Loss:
     """The loss with its defaults, shared by the tests: none may leave a trace in it."""
     return build_loss({"type": name, "loss_weight": 1.0, **OPTIONS.get(name, {})})
 
 
-def inputs(loss: nn.Module, dtype: torch.dtype = torch.float32, **images: torch.Tensor) -> dict[str, Any]:
-    """What a loss asks for; `images` replace the random ones. Logits are a convolution of the images."""
+def inputs(loss: nn.Module | None, dtype: torch.dtype = torch.float32, **images: torch.Tensor) -> dict[str, Any]:
+    """What a loss asks for, or all there is; `images` replace the random ones. Logits are a convolution of images."""
     generator = torch.Generator().manual_seed(0)
     given: dict[str, Any] = {
         name: torch.rand(2, 3, 32, 32, generator=generator, dtype=dtype) for name in ("output", "target", "ema_output")
     }
+    for name in LATENTS:
+        given[name] = torch.randn(2, 4, 8, 8, generator=generator, dtype=dtype)
     given["lq"] = torch.rand(2, 3, 16, 16, generator=generator, dtype=dtype)
     given |= images
     kernel = torch.randn(1, 3, 3, 3, generator=generator, dtype=dtype)
     given["fake_logits"] = nn.functional.conv2d(given["output"], kernel)
     given["real_logits"] = nn.functional.conv2d(given["target"], kernel)
     given["current_iter"] = 1
-    return {name: given[name] for name in needs(loss)}
+    return given if loss is None else {name: given[name] for name in needs(loss)}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradient_to_the_output_is_finite_and_not_zero(name: str) -> None:
-    output = inputs(built("l1loss"))["output"].requires_grad_()
-    value = total(built(name)(**inputs(built(name), output=output)))
+def test_gradients_to_what_it_trains_are_finite_and_not_zero(name: str) -> None:
+    loss = built(name)
+    trained = [each for each in LATENTS if each in needs(loss)] or ["output"]
+    images = {each: inputs(None)[each].requires_grad_() for each in trained}
+    value = total(loss(**inputs(loss, **images)))
     value.backward()
-    gradient = output.grad
     assert value.shape == ()
-    assert gradient is not None
-    assert torch.isfinite(gradient).all()
-    assert gradient.abs().sum() > 0
+    for gradient in (image.grad for image in images.values()):
+        assert gradient is not None
+        assert torch.isfinite(gradient).all()
+        assert gradient.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

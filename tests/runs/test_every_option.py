@@ -48,6 +48,7 @@ CASES: dict[str, Any] = {
     "val.val_freq": 1,
     "val.metrics_enabled": False,
     "val.metrics": {"psnr": {"type": "psnr", "crop_border": 4}},
+    "val.samples_per_checkpoint": 1,
     "logger.print_freq": 1,
     "logger.save_checkpoint_freq": 1,
     "logger.use_tb_logger": True,

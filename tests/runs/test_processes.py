@@ -11,9 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+
+from traiNNer.utils.images import read_image
 
 Run = Callable[..., int]
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +108,35 @@ def test_two_processes_resume_exactly(
     one, two = (final_weights(tmp_path / "experiments" / name) for name in ("straight", "resumed"))
     assert one.keys() == two.keys()
     assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+@pytest.mark.slow
+def test_two_processes_write_each_sample_once_and_as_one_does(
+    options: dict[str, Any],
+    run_training: Run,
+    two_processes: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+) -> None:
+    """Three images, two of which would have the same name; the weights stay what they are, and so do the pictures."""
+    for place, number in (("x.png", 8), ("x.webp", 9), ("y.png", 8)):
+        picture = Image.open(Path(options["datasets"]["val"]["dataroot_lq"]) / f"{number:02}.png")
+        (tmp_path / "lq").mkdir(exist_ok=True)
+        picture.save(tmp_path / "lq" / place)
+    options["datasets"]["val"] = {"type": "SingleImageDataset", "dataroot_lq": str(tmp_path / "lq")}
+    options["val"] = {"val_enabled": False, "save_img": False, "samples_per_checkpoint": 2}
+    options["train"]["optim_g"]["lr"] = 1e-12
+    options["datasets"]["train"]["batch_size_per_gpu"] = 2
+    assert run_training(options, "--name", "one") == 0
+    result = two_processes(options, "--name", "two")
+    assert result.returncode == 0, result.stderr
+    assert "[iter 8] samples written: 3" in result.stderr
+    one, two = (
+        {path.name: read_image(path) for path in (tmp_path / "experiments" / name / "samples").iterdir()}
+        for name in ("one", "two")
+    )
+    assert sorted(one) == ["x_000008.webp", "x_2_000008.webp", "y_000008.webp"]
+    assert one.keys() == two.keys()
+    assert all(np.abs(one[name].astype(int) - two[name]).max() <= 1 for name in one)
 
 
 @pytest.mark.slow

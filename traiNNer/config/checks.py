@@ -115,15 +115,19 @@ def _validation(data: Data) -> Iterator[Problem]:
     val = section(data, "val")
     if val.get("metrics_enabled") is True and not val.get("metrics"):
         yield Problem(key="val.metrics", message=f"{MISSING}, as metrics_enabled is true; accepted: metrics by label")
-    if val.get("val_enabled") is not True or "train" not in data:
+    if "train" not in data:
         return
-    if val.get("val_freq") is None:
+    if val.get("val_enabled") is True and val.get("val_freq") is None:
         yield Problem(key="val.val_freq", message=f"{MISSING}, as val_enabled is true; accepted: iterations")
-    if isinstance(data.get("datasets"), dict) and all(
-        phase.startswith(("train", "test")) for phase in section(data, "datasets")
-    ):
+    samples, phases = val.get("samples_per_checkpoint"), section(data, "datasets")
+    if not isinstance(data.get("datasets"), dict) or not all(name.startswith(("train", "test")) for name in phases):
+        return
+    if val.get("val_enabled") is True:
         message = "found true, but there is no data set val; accepted: a data set val, or false"
         yield Problem(key="val.val_enabled", message=message)
+    if _is_count(samples):
+        message = f"found {samples}, but there is no data set val; accepted: a data set val, or 0"
+        yield Problem(key="val.samples_per_checkpoint", message=message)
 
 
 def _tiles(data: Data) -> Iterator[Problem]:

@@ -20,6 +20,8 @@ class RunPaths:
     log: Path
     """Folder of the text log."""
     visualization: Path
+    samples: Path
+    """Folder of the pictures of `val.samples_per_checkpoint`."""
     tb_logger: Path
     """Folder of the TensorBoard files."""
     results: Path
@@ -41,6 +43,7 @@ def run_paths(options: Options) -> RunPaths:
         training_states=folder(path.training_states, experiment / "training_states"),
         log=folder(path.log, experiment),
         visualization=folder(path.visualization, experiment / "visualization"),
+        samples=experiment / "samples",
         tb_logger=experiment / "tb_logger",
         results=_under(path.results_root, "results", options.name),
     )

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from traiNNer.config.tree import Node
 from traiNNer.config.vocabulary import OLD_LOSSES, SECTIONS, SET_BY_PROGRAM, Later
 from traiNNer.utils.errors import Problem
+from traiNNer.utils.kl_names import KL_NAMES, KL_TYPE, is_kl, kl_defaults
 
-RENAMED: dict[str, str] = {"losses": "train.losses"}
+RENAMED: dict[str, str] = {"losses": "train.losses", **{name: f"train.{name}" for name in KL_NAMES}}
 """Old key path to new one: both are read, one at a time."""
 
 
@@ -19,6 +20,7 @@ def rename(root: Node, notices: list[Problem]) -> list[Problem]:
     """Move old keys to where they belong now and take out those that are not supported yet."""
     problems = [problem for old, new in RENAMED.items() for problem in _move(root, old, new)]
     problems += _old_losses(root)
+    problems += _kl_names(root)
     for name in SET_BY_PROGRAM:
         if name in root.section:
             problems.append(root.section.pop(name).problem("set by the program itself; accepted: leaving it out"))
@@ -38,9 +40,13 @@ def _move(root: Node, old: str, new: str) -> list[Problem]:
     parent = root.section.get(parent_name) or root.child(parent_name, {}, node.line)
     present = parent.section.get(name)
     if present is not None:
-        return [node.problem(f"the same as {present.written} in line {present.line}; accepted: one of them")]
+        return [_twice(node, present)]
     parent.section[name] = node
     return []
+
+
+def _twice(node: Node, present: Node) -> Problem:
+    return node.problem(f"the same as {present.written} in line {present.line}; accepted: one of them")
 
 
 def _old_losses(root: Node) -> list[Problem]:
@@ -62,11 +68,59 @@ def _old_losses(root: Node) -> list[Problem]:
             entry.child("type", default)
         entries.append(entry)
     if entries:
-        losses = train.section.get("losses")
-        if losses is None or losses.value is None:
-            losses = train.child("losses", [], entries[0].line)
-        losses.items.extend(entries)
+        _append_losses(train, entries)
     return problems
+
+
+def _append_losses(train: Node, entries: Sequence[Node]) -> None:
+    losses = train.section.get("losses")
+    if losses is None or losses.value is None:
+        losses = train.child("losses", [], entries[0].line)
+    losses.items.extend(entries)
+
+
+def _kl_names(root: Node) -> list[Problem]:
+    """`train.kl_beta` and the like become an entry of `train.losses`, and in an entry the keys that they stand for."""
+    train = root.section.get("train")
+    if train is None:
+        return []
+    problems: list[Problem] = []
+    losses = train.section.get("losses")
+    entries = [entry for entry in (losses.items if losses else []) if is_kl(_value(entry, "type"))]
+    written = {name: train.section.pop(name) for name in KL_NAMES if name in train.section}
+    written = {name: node for name, node in written.items() if node.value is not None}
+    if written:
+        first = next(iter(written.values()))
+        entry = Node(dict(written), first.line, first.written, first.file)
+        entry.child("type", KL_TYPE)
+        if entries:
+            problems.append(_twice(entry, entries[0]))
+        else:
+            _append_losses(train, [entry])
+            entries = [entry]
+    return [*problems, *(problem for entry in entries for problem in _kl_entry(entry))]
+
+
+def _kl_entry(entry: Node) -> list[Problem]:
+    """Put the keys of a schedule in place of the names in `KL_NAMES`."""
+    problems: list[Problem] = []
+    section = entry.section
+    for name in [name for name in KL_NAMES if name in section and section[name].value is None]:
+        del section[name]
+    defaults = kl_defaults([name for name, node in section.items() if node.value is not None])
+    for name, key in KL_NAMES.items():
+        if name in section and _value(entry, key) is not None:
+            problems.append(_twice(section.pop(name), section[key]))
+        elif name in section:
+            section[key] = section.pop(name)
+    for key, value in defaults.items():
+        entry.child(key, value)
+    return problems
+
+
+def _value(section: Node, name: str) -> object:
+    node = section.section.get(name)
+    return None if node is None else node.value
 
 
 def take_out(

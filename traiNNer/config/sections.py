@@ -233,6 +233,13 @@ class ValOptions(Section):
         None, unit="sections", text="Metrics by label; each has type (default: the label) and parameters."
     )
     pbar: bool = option(True, unit="switch", text="Show progress during validation.")
+    samples_per_checkpoint: int = option(
+        0,
+        unit="checkpoints",
+        ge=0,
+        text="At every so many scheduled checkpoints, write the result of each validation image, without metrics and "
+        "also where val_enabled is false: samples/IMAGE_ITERATION.webp in the run's folder; 0: never.",
+    )
 
 
 class LogOptions(Section):

@@ -31,8 +31,6 @@ def _details(switch: str, names: str) -> dict[str, Later]:
 
 DISABLED = {"enabled": False}
 
-_COMPONENT_MAPS = _words("kl_beta kl_warmup_steps kl_free_bits")
-
 _AUTOMATIONS = _words(
     "training_automations dynamic_loss_scheduling loss_scheduler intelligent_learning_rate_scheduler "
     "IntelligentLearningRateScheduler dynamic_batch_size_optimizer DynamicBatchSizeOptimizer "
@@ -41,7 +39,6 @@ _AUTOMATIONS = _words(
 )
 
 _TRAINING_FEATURES: dict[str, Later] = {
-    **{name: Later() for name in _COMPONENT_MAPS},
     **{name: Later(off=(DISABLED,)) for name in _AUTOMATIONS},
 }
 """May stand at top level or under `train`."""

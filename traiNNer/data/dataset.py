@@ -56,6 +56,10 @@ class ImageDataset(Protocol):
         """Every image file that it reads."""
         ...
 
+    def inputs(self) -> list[str]:
+        """The file of each sample's LQ, or that of the GT from which it is made."""
+        ...
+
     def check(self, headers: Headers) -> list[str]:
         """What is wrong with its files, one line each; `headers` holds those of `files()`."""
         ...

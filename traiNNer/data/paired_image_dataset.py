@@ -166,6 +166,10 @@ class PairedImageDataset:
         """Every image file that it reads."""
         return self.gt_paths + (self.lq_paths or [])
 
+    def inputs(self) -> list[str]:
+        """The file of each sample's LQ, or that of the GT from which it is made."""
+        return list(self.gt_paths if self.lq_paths is None else self.lq_paths)
+
     def check(self, headers: Headers) -> list[str]:
         """Files without a partner, unreadable, of the wrong size ratio, or smaller than the crop."""
         problems = list(self._unpaired)

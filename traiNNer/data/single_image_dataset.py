@@ -93,6 +93,10 @@ class SingleImageDataset:
         """Every image file that it reads."""
         return list(self.lq_paths)
 
+    def inputs(self) -> list[str]:
+        """The file of each sample."""
+        return list(self.lq_paths)
+
     @property
     def smallest(self) -> None:
         """There is nothing to compare with."""

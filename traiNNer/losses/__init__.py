@@ -14,17 +14,29 @@ import pydantic
 from traiNNer.losses.base import Loss
 from traiNNer.losses.iterative_loss_wrapper import IterativeLossWrapper, needs
 from traiNNer.utils.errors import ConfigError, Problem
+from traiNNer.utils.kl_names import KL_NAMES, is_kl, kl_defaults
 from traiNNer.utils.registry import LOSSES, loss_labels
 from traiNNer.utils.schema import accepted_names, problems_of
 from traiNNer.utils.weight_schedule import ITERATION_KEYS, WeightSchedule, absolute
 
 __all__ = ["INPUTS", "BuiltLoss", "build_loss", "build_losses", "check_forward", "needs"]
 
-INPUTS = ("output", "target", "lq", "ema_output", "real_logits", "fake_logits", "current_iter")
+INPUTS = (
+    "output",
+    "target",
+    "lq",
+    "ema_output",
+    "real_logits",
+    "fake_logits",
+    "latent_mean",
+    "latent_log_variance",
+    "current_iter",
+)
 """What a loss's forward may ask for.
 
 Images are (B, 3, H, W) float32: net_g's output and that of its moving average, not clamped, GT and LQ in [0, 1]. Logits
-are what net_d returns for GT and for the output. The iteration counts from 1.
+are what net_d returns for GT and for the output. Mean and log-variance are an encoder's, (B, D, H, W) or (B, D)
+float32; networks that have one give them. The iteration counts from 1.
 """
 
 BuiltLoss: TypeAlias = Loss | IterativeLossWrapper
@@ -35,7 +47,7 @@ def build_loss(options: Mapping[str, Any], *, total_iter: int | None = None) -> 
 
     Args:
         options: `{"type": NAME, "loss_weight": FLOAT, **parameters}`, and optionally `name`, its label in the log, and
-            the keys of a schedule, see `WeightSchedule`.
+            the keys of a schedule, see `WeightSchedule`; `klloss` also by the names in `KL_NAMES`.
         total_iter: length of the run, for iterations written as percentages.
 
     Returns:
@@ -47,6 +59,7 @@ def build_loss(options: Mapping[str, Any], *, total_iter: int | None = None) -> 
     Raises:
         ConfigError: unknown type or parameter, or a value outside its range.
     """
+    options = _with_kl_names(options)
     own = accepted_names(LOSSES.get(options["type"])) if isinstance(options.get("type"), str) else ()
     keys = [name for name in WeightSchedule.model_fields if name not in own]
     entry = {key: value for key, value in options.items() if key in keys and value is not None}
@@ -55,6 +68,19 @@ def build_loss(options: Mapping[str, Any], *, total_iter: int | None = None) -> 
     loss.schedule = _schedule({"loss_weight": 1.0, **entry}, total_iter)
     loss.label = str(options.get("name") or LOSSES.canonical(options["type"]))
     return IterativeLossWrapper(loss, loss.schedule) if loss.schedule.scheduled else loss
+
+
+def _with_kl_names(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entry with a loss's own keys in place of the names in `KL_NAMES`; other types have no such names."""
+    written = [key for key, value in options.items() if value is not None]
+    if not is_kl(options.get("type")) or not KL_NAMES.keys() & set(options):
+        return options
+    twice = [name for name, key in KL_NAMES.items() if name in written and key in written]
+    if twice:
+        raise ConfigError(
+            [Problem(key=name, message=f"the same as {KL_NAMES[name]}; accepted: one of them") for name in twice]
+        )
+    return {KL_NAMES.get(key, key): options[key] for key in written} | kl_defaults(written)
 
 
 def _schedule(values: Mapping[str, Any], total_iter: int | None) -> WeightSchedule:
