@@ -15,6 +15,12 @@ from traiNNer.losses.base import total
 from traiNNer.losses.term import Term
 from traiNNer.utils.errors import ConfigError, Problem
 
+IMAGES = frozenset({"output", "target", "ema_output"})
+"""Inputs of a loss that are images of GT's size."""
+
+ROOMY = 64
+"""No loss, with its defaults, needs larger crops than this, px."""
+
 
 def check_needs(options: Options, train: TrainOptions, term: Term) -> None:
     """Raises:
@@ -31,6 +37,40 @@ def check_needs(options: Options, train: TrainOptions, term: Term) -> None:
         problems.append("a weight that is not negative: it has no target")
     if problems:
         raise ConfigError([Problem(message=f"found {term.label}, which needs {each}") for each in problems])
+
+
+def check_crops(term: Term, gt_size: Any) -> None:
+    """Compute a loss that compares images once with crops of the training's size, where they are small.
+
+    Raises:
+        ConfigError: they are too small for it.
+    """
+    if not isinstance(gt_size, int) or gt_size >= ROOMY or not term.needs <= IMAGES:
+        return
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        images = {name: torch.rand(1, 3, gt_size, gt_size) for name in term.needs}
+        try:
+            copy.deepcopy(term.loss)(**images)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            message = f"found crops of {gt_size} px (gt_size), which are too small for {term.label}: {reason}"
+            raise ConfigError(f"{message}; accepted: larger ones") from None
+
+
+def discriminator_notice(term: Term, total_iter: int) -> str:
+    """What the `discriminator_start_iter` of a loss does that may not be meant; empty if nothing."""
+    schedule, start = term.schedule, term.schedule.trains_discriminator_from
+    if schedule.discriminator_start_iter is None:
+        return ""
+    if not term.adversarial:
+        return "has no effect: the loss is not adversarial"
+    last = total_iter if schedule.disable_after is None else min(total_iter, schedule.disable_after)
+    if start > last:
+        return f"net_d is never trained: the loss acts until iteration {last:,}"
+    first = max(1, schedule.start_iter)
+    if start > first and (schedule.value(first) or schedule.value(start - 1)):
+        return f"net_g feels net_d from iteration {first:,}, before net_d is trained"
+    return ""
 
 
 def check_discriminator(net: nn.Module, gt_size: Any) -> None:
@@ -67,7 +107,7 @@ def check_deterministic_loss(term: Term, device: torch.device) -> None:
     Raises:
         ConfigError: naming loss and operation.
     """
-    if not term.needs <= {"output", "target", "ema_output"}:
+    if not term.needs <= IMAGES:
         return
 
     def step() -> None:
