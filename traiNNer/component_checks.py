@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from traiNNer.config import Options, TrainOptions
+from traiNNer.data import ImageDataset
 from traiNNer.inference import network_info
 from traiNNer.losses.base import total
 from traiNNer.losses.term import Term
@@ -45,16 +46,36 @@ def check_crops(term: Term, gt_size: Any) -> None:
     Raises:
         ConfigError: they are too small for it.
     """
-    if not isinstance(gt_size, int) or gt_size >= ROOMY or not term.needs <= IMAGES:
+    if isinstance(gt_size, int) and term.needs <= IMAGES and (reason := _too_small(term, gt_size)):
+        message = f"found crops of {gt_size} px (gt_size), which are too small for {term.label}: {reason}"
+        raise ConfigError(f"{message}; accepted: larger ones")
+
+
+def check_validation_images(term: Term, dataset: ImageDataset) -> None:
+    """The same with a square as small as the smallest image of a validation set, which `val/loss` measures.
+
+    Raises:
+        ConfigError: it is too small for the loss.
+    """
+    if not term.measures_fidelity or dataset.smallest is None:
         return
+    side, file = dataset.smallest
+    if reason := _too_small(term, side):
+        message = f"found an image of {side} px in {dataset.name}, too small for {term.label}: {reason}"
+        raise ConfigError(f"{message}; the smallest is {file}; accepted: larger ones")
+
+
+def _too_small(term: Term, side: int) -> str:
+    """Why a loss cannot be computed for square images of this side; empty if it can."""
+    if side >= ROOMY:
+        return ""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        images = {name: torch.rand(1, 3, gt_size, gt_size) for name in term.needs}
+        images = {name: torch.rand(1, 3, side, side) for name in term.needs}
         try:
             copy.deepcopy(term.loss)(**images)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            message = f"found crops of {gt_size} px (gt_size), which are too small for {term.label}: {reason}"
-            raise ConfigError(f"{message}; accepted: larger ones") from None
+        except (ConfigError, RuntimeError, ValueError) as error:
+            return str(error).splitlines()[0]
+    return ""
 
 
 def discriminator_notice(term: Term, total_iter: int) -> str:

@@ -24,6 +24,7 @@ from traiNNer.component_checks import (
     check_deterministic_loss,
     check_discriminator,
     check_needs,
+    check_validation_images,
     discriminator_notice,
 )
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
@@ -185,6 +186,10 @@ def prepare(arguments: TrainArguments) -> Prepared:
     _build_datasets(run, findings, write_cache=not arguments.check)
     if run.val is not None:
         measured = [dataset for key, dataset in run.datasets.items() if key.startswith("val")]
+        for index, entry in enumerate(run.train.losses or ()):
+            for dataset in measured if entry["name"] in run.losses else ():
+                with findings.at(f"train.losses[{index}]"):
+                    check_validation_images(Term(entry["name"], run.losses[entry["name"]]), dataset)
         run.metrics = build_metrics(options, measured, findings)
     findings.raise_if_any()
     return run

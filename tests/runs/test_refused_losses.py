@@ -48,6 +48,24 @@ def test_crops_that_are_too_small_for_a_loss(
     assert run_training(options, "--check") == 0
 
 
+def test_validation_images_that_are_too_small_for_a_loss(
+    options: dict[str, Any], run_training: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    for kind, side in (("gt", 8), ("lq", 4)):
+        (tmp_path / kind).mkdir()
+        Image.new("RGB", (side, side)).save(tmp_path / kind / "tiny.png")
+        options["datasets"]["val"][f"dataroot_{kind}"] = str(tmp_path / kind)
+    options["val"]["metrics"] = {"psnr": {"type": "psnr"}}
+    options["train"]["losses"] = [L1, {"type": "ssimloss", "loss_weight": 1.0}]
+    assert run_training(options) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "train.losses[1]: found an image of 8 px in held out, too small for ssimloss" in line
+    assert "tiny.png" in line
+    assert not (tmp_path / "experiments" / "tiny").exists()
+
+
 def test_a_missing_optimizer_of_net_d_is_one_line(
     options: dict[str, Any], run_training: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,7 +164,7 @@ class SRModel:
                 if live:
                     terms.append(self._backward_generator(player, current_iter, live, batch, output))
             if keep:
-                pairs.append((batch["gt"], output.detach()))
+                pairs.append((batch["gt"], output.detach().clone()))  # a CUDA graph's next output takes its place
         if not live:  # nothing to learn from: the passes for net_d leave no trace in net_g's buffers either
             player.put_back(torch.zeros((), dtype=torch.bool, device=self.device))
             self.record["losses_finite"] = torch.ones((), device=self.device)
