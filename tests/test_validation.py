@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from traiNNer.losses import build_loss
+from traiNNer.losses.base import Loss
 from traiNNer.metrics import build_metric
 from traiNNer.types import NetworkInfo, Sample
 from traiNNer.utils.errors import ConfigError
@@ -121,6 +122,34 @@ def test_identical_and_unmeasurable_images_do_not_poison_or_hide() -> None:
     with torch.no_grad():
         net.gain.fill_(math.nan)
     assert math.isnan(validator(samples).run(net, 1).values["psnr"])
+
+
+class Elsewhere(Loss):
+    """A loss whose network is on another device, as on a GPU whose memory is full; it notes where it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("network", torch.zeros(1, device="meta"))
+        self.moves: list[str] = []
+
+    def to(self, device: torch.device) -> Elsewhere:
+        self.moves.append(str(device))
+        self.network = torch.zeros(1, device=device)
+        return self
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).abs().mean() + self.network.sum()
+
+
+def test_a_loss_comes_to_an_image_that_is_elsewhere_and_goes_home() -> None:
+    loss, plain = Elsewhere(), build_loss({"type": "l1loss"})
+    found, expected = (
+        validator(Samples(SIZES), fidelity_losses=lambda each=each: {"it": (each, 1.0)}).run(Double(), 1).loss
+        for each in (loss, plain)
+    )
+    assert found == pytest.approx(expected)
+    assert loss.moves == ["cpu", "meta"] * len(SIZES)
+    assert loss.network.device.type == "meta"
 
 
 def test_sizes_that_differ_by_a_pixel_are_compared_where_both_are(

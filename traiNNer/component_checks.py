@@ -10,12 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from traiNNer.config import Options, TrainOptions
+from traiNNer.data import ImageDataset
 from traiNNer.inference import network_info
 from traiNNer.losses.base import total
 from traiNNer.losses.term import Term
 from traiNNer.schedulers import ObservesValidation
 from traiNNer.types import Better
 from traiNNer.utils.errors import ConfigError, Problem, nearest
+
+IMAGES = frozenset({"output", "target", "ema_output"})
+"""Inputs of a loss that are images of GT's size."""
+
+ROOMY = 64
+"""No loss, with its defaults, needs larger crops than this, px."""
 
 
 def check_needs(options: Options, train: TrainOptions, term: Term) -> None:
@@ -35,6 +42,60 @@ def check_needs(options: Options, train: TrainOptions, term: Term) -> None:
         problems.append("a weight that is not negative: it has no target")
     if problems:
         raise ConfigError([Problem(message=f"found {term.label}, which needs {each}") for each in problems])
+
+
+def check_crops(term: Term, gt_size: Any) -> None:
+    """Compute a loss that compares images once with crops of the training's size, where they are small.
+
+    Raises:
+        ConfigError: they are too small for it.
+    """
+    if isinstance(gt_size, int) and term.needs <= IMAGES and (reason := _too_small(term, gt_size)):
+        message = f"found crops of {gt_size} px (gt_size), which are too small for {term.label}: {reason}"
+        raise ConfigError(f"{message}; accepted: larger ones")
+
+
+def check_validation_images(term: Term, dataset: ImageDataset) -> None:
+    """The same with a square as small as the smallest image of a validation set, which `val/loss` measures.
+
+    Raises:
+        ConfigError: it is too small for the loss.
+    """
+    if not term.measures_fidelity or dataset.smallest is None:
+        return
+    side, file = dataset.smallest
+    if reason := _too_small(term, side):
+        message = f"found an image of {side} px in {dataset.name}, too small for {term.label}: {reason}"
+        raise ConfigError(f"{message}; the smallest is {file}; accepted: larger ones")
+
+
+def _too_small(term: Term, side: int) -> str:
+    """Why a loss cannot be computed for square images of this side; empty if it can."""
+    if side >= ROOMY:
+        return ""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        images = {name: torch.rand(1, 3, side, side) for name in term.needs}
+        try:
+            copy.deepcopy(term.loss)(**images)
+        except (ConfigError, RuntimeError, ValueError) as error:
+            return str(error).splitlines()[0]
+    return ""
+
+
+def discriminator_notice(term: Term, total_iter: int) -> str:
+    """What the `discriminator_start_iter` of a loss does that may not be meant; empty if nothing."""
+    schedule, start = term.schedule, term.schedule.trains_discriminator_from
+    if schedule.discriminator_start_iter is None:
+        return ""
+    if not term.adversarial:
+        return "has no effect: the loss is not adversarial"
+    last = total_iter if schedule.disable_after is None else min(total_iter, schedule.disable_after)
+    if start > last:
+        return f"net_d is never trained: the loss acts until iteration {last:,}"
+    first = max(1, schedule.start_iter)
+    if start > first and (schedule.value(first) or schedule.value(start - 1)):
+        return f"net_g feels net_d from iteration {first:,}, before net_d is trained"
+    return ""
 
 
 def check_discriminator(net: nn.Module, gt_size: Any) -> None:
@@ -71,7 +132,7 @@ def check_deterministic_loss(term: Term, device: torch.device) -> None:
     Raises:
         ConfigError: naming loss and operation.
     """
-    if not term.needs <= {"output", "target", "ema_output"}:
+    if not term.needs <= IMAGES:
         return
 
     def step() -> None:

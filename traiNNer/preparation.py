@@ -19,11 +19,14 @@ from torch import nn
 from traiNNer.archs import build_network
 from traiNNer.cli import TrainArguments
 from traiNNer.component_checks import (
+    check_crops,
     check_deterministic,
     check_deterministic_loss,
     check_discriminator,
     check_monitor,
     check_needs,
+    check_validation_images,
+    discriminator_notice,
 )
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
 from traiNNer.data import ImageDataset, build_dataset, check_datasets
@@ -168,6 +171,10 @@ def prepare(arguments: TrainArguments) -> Prepared:
     _build_datasets(run, findings, write_cache=not arguments.check)
     if run.val is not None:
         measured = [dataset for key, dataset in run.datasets.items() if key.startswith("val")]
+        for index, entry in enumerate(run.train.losses or ()):
+            for dataset in measured if entry["name"] in run.losses else ():
+                with findings.at(f"train.losses[{index}]"):
+                    check_validation_images(Term(entry["name"], run.losses[entry["name"]]), dataset)
         run.metrics = build_metrics(options, measured, findings)
     _check_schedules(run, findings)
     findings.raise_if_any()
@@ -251,12 +258,13 @@ def _build_losses(run: Prepared, findings: Findings) -> None:
         term = Term(entry["name"], built)
         with findings.at(f"train.losses[{index}]"):
             check_needs(run.options, train, term)
+            check_crops(term, run.options.datasets["train"].component.get("gt_size"))
         if run.options.deterministic:
             with findings.at("deterministic"):
                 check_deterministic_loss(term, run.device)
-        if not term.adversarial and term.schedule.discriminator_start_iter is not None:
+        if notice := discriminator_notice(term, train.total_iter):
             key = f"train.losses[{index}].discriminator_start_iter"
-            run.notices.append(str(run.options.problem(key, "has no effect: the loss is not adversarial")))
+            run.notices.append(str(run.options.problem(key, notice)))
 
 
 def _check_schedules(run: Prepared, findings: Findings) -> None:
@@ -330,8 +338,11 @@ def _build_optimizers(run: Prepared, findings: Findings) -> None:
     comparable = findings.none
     for name, net in run.nets.items():
         key = name.replace("net_", "optim_")
+        options = getattr(run.train, key)
+        if options is None:  # noted where a loss needs it
+            continue
         with findings.at(f"train.{key}"):
-            run.optimizers[name] = build_optimizer(getattr(run.train, key) or {}, net)
+            run.optimizers[name] = build_optimizer(options, net)
             if run.resume is not None and comparable:
                 checkpoint = Checkpoint(folders_of(run.paths))
                 checkpoint.track(f"optimizer/{name}", run.optimizers[name], required=True)
@@ -343,7 +354,7 @@ def _load_pretrained(run: Prepared, name: str, letter: str) -> None:
     if path is None:
         return
     key = f"pretrain_network_{letter}"
-    if run.resume is not None:
+    if run.resume is not None and name in run.resume.weights:
         run.notices.append(f"path.{key} is not used: the run is resumed")
         return
     with _keyed(key):

@@ -190,8 +190,7 @@ class Validator:
             return None
         height, width = _common_size(output, target)
         inputs = {"output": output[..., :height, :width], "target": target[..., :height, :width]}
-        # each one synchronizes host and device
-        return sum(weight * float(total(loss(**_asked_for(loss, inputs)))) for loss, weight in losses.values())
+        return sum(weight * _computed(loss, inputs, output.device) for loss, weight in losses.values())
 
     def _same_size(self, output: Tensor, target: Tensor, path: str) -> tuple[Tensor, Tensor]:
         if output.shape != target.shape and not self._noticed:
@@ -272,8 +271,15 @@ def lq_gt_path(sample: Sample) -> tuple[Tensor, Tensor | None, str]:
     return sample["lq"][None], gt, sample.get("lq_path") or sample.get("gt_path") or "image"
 
 
-def _asked_for(loss: Loss, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: inputs[name] for name in needs(loss)}
+def _computed(loss: Loss, inputs: Mapping[str, Tensor], device: torch.device) -> float:
+    """A loss's value where its inputs are; if it has a network elsewhere, that is there only for so long."""
+    home = next((tensor.device for tensor in (*loss.parameters(), *loss.buffers())), device)
+    try:
+        value = (loss if home == device else loss.to(device))(**{name: inputs[name] for name in needs(loss)})
+        return float(total(value))  # host-device synchronization
+    finally:
+        if home != device:
+            loss.to(home)
 
 
 def _common_size(first: Tensor, second: Tensor) -> tuple[int, int]:

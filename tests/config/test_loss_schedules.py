@@ -328,3 +328,8 @@ def test_notices_of_an_old_form_name_the_old_key(load) -> None:
     text = change(LOSSES_KEY, old)
 
     assert notices(load(text))[0].startswith(f"{marked_line(text)}: train.pixel_opt.target_weight: there is no target")
+
+
+def test_a_label_of_the_log_itself_is_refused(mistakes) -> None:
+    (found,) = mistakes(change("      loss_weight: 1.0", "      loss_weight: 1.0\n      name: finite"))
+    assert "train.losses[0].name: found 'finite', which the log uses itself; accepted: another label" in found

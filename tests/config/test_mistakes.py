@@ -253,7 +253,7 @@ CASES = {
         "  type: ConfigTestNet\n",
         "",
         "network_g.type",
-        "required key is missing; accepted: the name of a network",
+        "required key is missing; accepted: the name of the network",
         "network_g:",
     ),
     "missing loss_weight": (
@@ -344,7 +344,7 @@ CASES = {
         "  type: ConfigTestNet",
         "  type: 5  # <-",
         "network_g.type",
-        "found 5; accepted: the name of a network",
+        "found 5; accepted: the name of the network",
         "",
     ),
     "misspelled parameter of a network": (

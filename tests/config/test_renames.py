@@ -68,7 +68,7 @@ def test_mistakes_in_an_old_form_name_the_old_key(mistakes) -> None:
 
 def test_an_old_form_without_type(mistakes) -> None:
     assert mistakes(change(LOSSES, "  pixel_opt:\n    loss_weight: 2\n")) == [
-        "x.yml:29: train.pixel_opt.type: required key is missing; accepted: the name of a loss"
+        "x.yml:29: train.pixel_opt.type: required key is missing; accepted: the name of the loss"
     ]
 
 

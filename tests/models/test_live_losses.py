@@ -134,6 +134,25 @@ def test_without_a_live_loss_the_generator_stands_still() -> None:
     assert not any(same(after[name], before[name]) for name in after)
 
 
+def test_where_nothing_is_to_be_learned_nothing_passes() -> None:
+    model = gan_model(L1 | {"start_iter": 3}, GAN | {"start_iter": 4, "discriminator_start_iter": 2})
+    assert passes_at(model, model.net_g, range(1, 5)) == [0, 1, 1, 1]
+
+
+def test_two_things_that_begin_at_once_are_two_lines() -> None:
+    ramp = {"loss_weight": 0, "target_weight": 0.1, "target_iter": 5, "discriminator_start_iter": 5}
+    assert gan_model(L1, GAN | ramp).phases(5) == [
+        "loss gan reached its target, weight 0.1",
+        "loss gan: net_d starts to train",
+    ]
+    assert gan_model(L1, GAN | {"disable_after": 3, "discriminator_start_iter": 6}).phases(6) == []
+
+
+def test_a_validation_leaves_out_what_has_no_base_weight() -> None:
+    rising = {"type": "mseloss", "loss_weight": 0, "target_weight": 1.0, "target_iter": 5}
+    assert gan_model(L1, rising).fidelity_losses.keys() == {"l1loss"}
+
+
 def test_without_a_live_loss_a_bad_image_does_no_harm() -> None:
     gan = GAN | {"loss_weight": 0, "knots": [[4, 0], [5, 0.1]], "discriminator_start_iter": 1}
     model = gan_model(gan, batch_norm=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from traiNNer.archs import build_network
@@ -151,3 +151,24 @@ def test_weights_of_a_discriminator_are_taken_over(
     assert run_training(options) == 0
     taken = load_file(tmp_path / "experiments" / "second" / "resume_models" / "net_d_2.safetensors")
     torch.testing.assert_close(taken["in_conv.weight"], kept["in_conv.weight"], rtol=0, atol=1e-6)
+
+
+def test_a_discriminator_that_joins_a_resumed_run_takes_its_pretrained_weights(
+    options: dict[str, Any], run_training: Run, tmp_path: Path
+) -> None:
+    net_d = {"type": "munet", "num_feat": 4, "ch_mult": [1, 2]}
+    save_file(build_network(net_d).state_dict(), tmp_path / "net_d.safetensors")
+    options["val"]["val_enabled"] = False
+    assert run_training(options) == 0
+    options |= {"network_d": net_d}
+    options["path"]["pretrain_network_d"] = str(tmp_path / "net_d.safetensors")
+    options["train"]["losses"] += [{"type": "ganloss", "loss_weight": 0.1}]
+    options["train"] |= {"total_iter": 9, "optim_d": {"type": "AdamW", "lr": 1e-12}}
+    assert run_training(options, "--auto_resume") == 0
+    taken = load_file(tmp_path / "experiments" / "tiny" / "resume_models" / "net_d_9.safetensors")
+    given = load_file(tmp_path / "net_d.safetensors")
+    torch.testing.assert_close(taken["in_conv.weight"], given["in_conv.weight"], rtol=0, atol=1e-6)
+    options["train"]["total_iter"] = 10
+    assert run_training(options, "--auto_resume") == 0
+    log = (tmp_path / "experiments" / "tiny" / "train.log").read_text(encoding="utf-8")
+    assert log.count("path.pretrain_network_d is not used: the run is resumed") == 1

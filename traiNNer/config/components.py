@@ -126,7 +126,7 @@ class OfKind:
         written = values.get("type")
         if not isinstance(written, str):
             found = MISSING if "type" not in values else f"found {shown(written)}"
-            raise ConfigError(Problem(key="type", message=f"{found}; accepted: the name of a {self.registry.kind}"))
+            raise ConfigError(Problem(key="type", message=f"{found}; accepted: the name of the {self.registry.kind}"))
         name = spelled(self.registry, written)
         try:
             factory = self.registry.get(name)

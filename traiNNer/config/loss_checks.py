@@ -13,6 +13,9 @@ from traiNNer.utils.fields import iterations
 from traiNNer.utils.registry import LOSSES
 from traiNNer.utils.weight_schedule import WeightSchedule
 
+RESERVED = ("finite", "losses_finite")
+"""What a step records beside its losses, under such names."""
+
 
 def loss_problems(losses: Any, total_iter: Any) -> Iterator[Problem]:
     """Labels that are used twice, and a run without any loss."""
@@ -22,6 +25,9 @@ def loss_problems(losses: Any, total_iter: Any) -> Iterator[Problem]:
     names: dict[str, int] = {}
     for index, entry in enumerate(entries):
         name = entry.get("name")
+        if name in RESERVED:
+            message = f"found {name!r}, which the log uses itself; accepted: another label"
+            yield Problem(key=f"train.losses[{index}].name", message=message)
         if isinstance(name, str) and name in names:
             message = f"found {name!r} again, the label of losses[{names[name]}]; accepted: a label of its own"
             yield Problem(key=f"train.losses[{index}].name", message=message)

@@ -47,14 +47,17 @@ class Term:
         start, ended = self.schedule.trains_discriminator_from, self.schedule.ended(current_iter)
         return self.adversarial and current_iter >= start and not ended
 
-    def phase(self, current_iter: int) -> str | None:
-        """A line about what begins at exactly this iteration, None if nothing does."""
+    def phases(self, current_iter: int) -> list[str]:
+        """A line about each thing that begins at exactly this iteration."""
         schedule, phase = self.schedule, self.schedule.phase_at(current_iter)
+        lines: list[str] = []
         if phase is not None and schedule.scheduled:
             weight = "" if phase == "disabled" else f", weight {self.weight(current_iter):g}"
-            return f"loss {self.label} {phase}{weight}"
-        early = self.adversarial and 1 < current_iter == schedule.trains_discriminator_from != schedule.start_iter
-        return f"loss {self.label}: net_d starts to train" if early else None
+            lines.append(f"loss {self.label} {phase}{weight}")
+        apart = 1 < current_iter == schedule.trains_discriminator_from != schedule.start_iter
+        if apart and self.trains_discriminator(current_iter):
+            lines.append(f"loss {self.label}: net_d starts to train")
+        return lines
 
 
 def parts(label: str, value: Value) -> dict[str, Tensor]:

@@ -57,7 +57,9 @@ class Discriminator:
     def judge(self, images: Tensor) -> Logits:
         """Logits of images, float32, with whatever graph the images have."""
         with self.frozen(), self._autocast():
-            return _float(self._judge(images))
+            logits = _float(self._judge(images))
+        # a network compiled to a CUDA graph writes its next answer over this one
+        return logits.clone() if isinstance(logits, Tensor) else [scale.clone() for scale in logits]
 
     def rests(self, losses: Sequence[Tensor], finite: Tensor) -> bool:
         """Whether net_d is not to learn now, after the generator's adversarial losses of this iteration.

@@ -65,7 +65,9 @@ class SRModel:
         """The weight of each loss in the last step."""
         self._terms = [Term(label, loss) for label, loss in losses.items()]
         self._fidelity = {
-            term.label: (term.loss, term.schedule.loss_weight) for term in self._terms if term.measures_fidelity
+            term.label: (term.loss, term.schedule.loss_weight)
+            for term in self._terms
+            if term.measures_fidelity and term.schedule.loss_weight != 0
         }
         self._precision = precision or Precision()
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -93,7 +95,7 @@ class SRModel:
 
     @property
     def fidelity_losses(self) -> dict[str, tuple[Loss, float]]:
-        """Label to (loss, base weight): those that need only output and GT, for a validation; without freed ones."""
+        """Label to (loss, base weight), where it is not 0: those that need only output and GT, without freed ones."""
         return self._fidelity
 
     @property
@@ -108,7 +110,7 @@ class SRModel:
 
     def phases(self, current_iter: int) -> list[str]:
         """A line for each loss that starts, reaches its target or ends at exactly this iteration."""
-        return [line for term in self._terms if (line := term.phase(current_iter))]
+        return [line for term in self._terms for line in term.phases(current_iter)]
 
     def after_validation(self, metrics: Mapping[str, float], current_iter: int) -> list[str]:
         """Tell the schedules that follow a metric; a line for each learning rate that this reduced."""
@@ -169,13 +171,13 @@ class SRModel:
         player.begin()
         self.record, pairs = {}, []
         terms: list[dict[str, Tensor]] = []
-        for number, batch in enumerate(self._batches):
+        for number, batch in enumerate(self._batches if live or keep else ()):
             with player.accumulating(last=number == len(self._batches) - 1):
                 output = self._generate(player.forward_net, batch["lq"], graph=bool(live))
                 if live:
                     terms.append(self._backward_generator(player, current_iter, live, batch, output))
             if keep:
-                pairs.append((batch["gt"], output.detach()))
+                pairs.append((batch["gt"], output.detach().clone()))  # a CUDA graph's next output takes its place
         if not live:  # nothing to learn from: the passes for net_d leave no trace in net_g's buffers either
             player.put_back(torch.zeros((), dtype=torch.bool, device=self.device))
             self.record["losses_finite"] = torch.ones((), device=self.device)

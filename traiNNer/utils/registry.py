@@ -138,7 +138,7 @@ class Registry:
 def _type_of(options: Mapping[str, Any], kind: str) -> str:
     name = options.get("type")
     if not isinstance(name, str):
-        raise ConfigError(Problem(key="type", message=f"required key is missing; accepted: the name of a {kind}"))
+        raise ConfigError(Problem(key="type", message=f"required key is missing; accepted: the name of the {kind}"))
     return name
 
 
