@@ -14,6 +14,8 @@ from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.plain import plain
 from traiNNer.utils.registry import OPTIMIZERS
 
+torch.set_num_threads(1)  # the tensors are tiny: threads would only wait for each other
+
 RATES = {"SGD": 0.1, "Prodigy": 1.0, "Lion": 2e-3}
 """Where 0.01 is not a rate to learn with."""
 THREE = ("Adan", "AdanScheduleFree")
