@@ -146,6 +146,21 @@ def test_options_that_need_more_state_may_be_turned_at_a_resume(name: str, tmp_p
     assert same(second.net.state_dict(), unchanged.net.state_dict()) is (name not in TURNED)
 
 
+EACH = [(name, key) for name, turned in TURNED.items() for key in turned if key != "weight_decay"]
+
+
+@pytest.mark.parametrize(("name", "key"), [*EACH, ("ADOPT", "weight_decouple"), ("RAdam", "decoupled_weight_decay")])
+def test_each_option_makes_a_difference(name: str, key: str) -> None:
+    turned = {"weight_decouple": True, "decoupled_weight_decay": True, **TURNED.get(name, {})}
+    more = {"momentum": 0.9} if key == "nesterov" else {}
+    with_it, without = (
+        Training(options(name, weight_decay=0.5, **more, **value)) for value in ({key: turned[key]}, {})
+    )
+    for training in (with_it, without):
+        training.steps(12)
+    assert not same(with_it.net.state_dict(), without.net.state_dict())
+
+
 MISTAKES: list[tuple[str, Any, str]] = [
     ("lr", 0, "greater than 0"),
     ("lr", -1e-3, "greater than 0"),

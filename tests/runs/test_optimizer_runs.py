@@ -37,10 +37,22 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 
 @pytest.mark.parametrize("optimizer", SCHEDULE_FREE, ids=lambda optimizer: optimizer["type"])
 def test_schedule_free_runs_are_exact(
-    options: dict[str, Any], run_training: Run, tmp_path: Path, optimizer: dict[str, Any]
+    options: dict[str, Any],
+    run_training: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    optimizer: dict[str, Any],
 ) -> None:
     """Validating and saving at every iteration changes nothing, nor does a resume; the best is what was validated."""
     experiments = tmp_path / "experiments"
+    validated: list[dict[str, torch.Tensor]] = []
+    real = Validator.run
+
+    def run(self: Validator, net: torch.nn.Module, iteration: int) -> Any:
+        validated.append({key: value.clone() for key, value in net.state_dict().items()})
+        return real(self, net, iteration)
+
+    monkeypatch.setattr(Validator, "run", run)
     options["train"] |= {"optim_g": optimizer, "ema_decay": 0.0, "scheduler": None}
     options["val"]["val_freq"] = options["logger"]["save_checkpoint_freq"] = 8
     assert run_training(options, "--name", "rarely") == 0
@@ -55,8 +67,11 @@ def test_schedule_free_runs_are_exact(
     released, trained = (load_file(folder / part / "net_g_8.safetensors") for part in ("models", "resume_models"))
     learned = [key for key in released if "tracked" not in key]
     assert not all(torch.equal(released[key], trained[key]) for key in learned)
+    assert_same(validated[-1], released)
     assert_same(load_file(folder / "models" / "net_g_latest.safetensors"), released)
-    best = re.findall(r"best val/psnr: ([\d.]+) at iteration (\d)", (folder / "train.log").read_text(encoding="utf-8"))[-1]
+    best = re.findall(r"best val/psnr: ([\d.]+) at iteration (\d)", (folder / "train.log").read_text(encoding="utf-8"))[
+        -1
+    ]
     assert_same(
         load_file(folder / "models" / "net_g_best_psnr.safetensors"),
         load_file(folder / "models" / f"net_g_{best[1]}.safetensors"),
