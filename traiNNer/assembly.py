@@ -22,7 +22,7 @@ from traiNNer.models.loss_scale import LossScale
 from traiNNer.models.player import Player
 from traiNNer.models.sr_model import SRModel
 from traiNNer.monitor import StepMonitor
-from traiNNer.optimizers import apply_settings, settings
+from traiNNer.optimizers import apply_settings, keeps_average, settings
 from traiNNer.preparation import Prepared, folders_of
 from traiNNer.reporting import Reporter
 from traiNNer.run_record import RunRecord
@@ -253,6 +253,7 @@ def _track(run: Prepared, model: SRModel) -> Checkpoint:
             player.net,
             lambda iteration, own=own: network_metadata(own, iteration),
             released=name == "net_g",
+            averaged=model.evaluation_weights if name == "net_g" and keeps_average(player.optimizer) else None,
         )
         checkpoint.track(f"optimizer/{name}", player.optimizer, required=True)
         if isinstance(player.learning_rate.schedule, ObservesValidation):

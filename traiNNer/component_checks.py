@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from traiNNer.config import Options, TrainOptions
 from traiNNer.data import ImageDataset
+from traiNNer.findings import Findings
 from traiNNer.inference import network_info
 from traiNNer.losses.base import total
 from traiNNer.losses.term import Term
+from traiNNer.metrics import build_metric
 from traiNNer.schedulers import ObservesValidation
-from traiNNer.types import Better
+from traiNNer.types import Better, Metric
 from traiNNer.utils.errors import ConfigError, Problem, nearest
 
 IMAGES = frozenset({"output", "target", "ema_output"})
@@ -169,3 +171,26 @@ def check_monitor(schedule: ObservesValidation, given: Mapping[str, Better]) -> 
     if given[schedule.monitor] != better:
         found = f"found {schedule.mode}, but {schedule.monitor} is better when it is {given[schedule.monitor]}"
         raise ConfigError(Problem(key="mode", message=f"{found}; accepted: {'max' if better == 'lower' else 'min'}"))
+
+
+def build_metrics(options: Options, datasets: Iterable[ImageDataset], findings: Findings) -> dict[str, Metric]:
+    """The metrics of `val.metrics` that can be built and can measure every image of the checked data sets, by label."""
+    metrics: dict[str, Metric] = {}
+    if options.val is None or not options.val.metrics_enabled:
+        return metrics
+    for label, entry in (options.val.metrics or {}).items():
+        with findings.at(f"val.metrics.{label}"):
+            metric = build_metric(entry)
+            _check_sizes(metric, datasets)
+            metrics[label] = metric
+    return metrics
+
+
+def _check_sizes(metric: Metric, datasets: Iterable[ImageDataset]) -> None:
+    for dataset in datasets:
+        side, file = dataset.smallest or (metric.minimum, "")
+        if side < metric.minimum:
+            found = f"found an image of {side} px in {dataset.name}, the smallest is {file}"
+            raise ConfigError(
+                f"{found}; accepted by this metric, with its crop_border: {metric.minimum} px at least on each side"
+            )

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from traiNNer.archs import build_network
+from traiNNer.component_checks import build_metrics
 from traiNNer.config import Options, load_options, run_paths
 from traiNNer.data import ImageDataset, ValidationLoader, build_dataset, check_datasets
-from traiNNer.preparation import Findings, build_metrics
+from traiNNer.findings import Findings
 from traiNNer.types import Metric
 from traiNNer.utils.device import configure_backends, describe_device, resolve_device
 from traiNNer.utils.errors import ConfigError

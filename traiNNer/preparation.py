@@ -7,7 +7,7 @@ and all of them are reported together.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import nn
 from traiNNer.archs import build_network
 from traiNNer.cli import TrainArguments
 from traiNNer.component_checks import (
+    build_metrics,
     check_crops,
     check_deterministic,
     check_deterministic_loss,
@@ -29,12 +30,11 @@ from traiNNer.component_checks import (
     discriminator_notice,
 )
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
-from traiNNer.data import ImageDataset, build_dataset, check_datasets
+from traiNNer.data import build_dataset, check_datasets
 from traiNNer.findings import Findings
 from traiNNer.inference import network_info
 from traiNNer.losses import BuiltLoss, build_losses
 from traiNNer.losses.term import Term
-from traiNNer.metrics import build_metric
 from traiNNer.optimizers import build_optimizer
 from traiNNer.rates import Rate, choose_rates
 from traiNNer.schedulers import ObservesValidation, build_schedule
@@ -376,26 +376,3 @@ def _build_datasets(run: Prepared, findings: Findings, *, write_cache: bool) -> 
     with findings.at("datasets"):
         cache = run.paths.experiment.parent / ".cache" / "image_headers.json"
         run.notices += check_datasets(run.datasets, cache if write_cache and findings.none else None)
-
-
-def build_metrics(options: Options, datasets: Iterable[ImageDataset], findings: Findings) -> dict[str, Metric]:
-    """The metrics of `val.metrics` that can be built and can measure every image of the checked data sets, by label."""
-    metrics: dict[str, Metric] = {}
-    if options.val is None or not options.val.metrics_enabled:
-        return metrics
-    for label, entry in (options.val.metrics or {}).items():
-        with findings.at(f"val.metrics.{label}"):
-            metric = build_metric(entry)
-            _check_sizes(metric, datasets)
-            metrics[label] = metric
-    return metrics
-
-
-def _check_sizes(metric: Metric, datasets: Iterable[ImageDataset]) -> None:
-    for dataset in datasets:
-        side, file = dataset.smallest or (metric.minimum, "")
-        if side < metric.minimum:
-            found = f"found an image of {side} px in {dataset.name}, the smallest is {file}"
-            raise ConfigError(
-                f"{found}; accepted by this metric, with its crop_border: {metric.minimum} px at least on each side"
-            )

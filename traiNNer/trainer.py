@@ -156,6 +156,7 @@ class Trainer:
         """
         whole = self._settings.print_freq > 0 and self.iteration % self._settings.print_freq == 0
         values = self._monitor.means(anew=whole)
+        values |= {f"lr_effective/{name}": rate for name, rate in self._model.effective_learning_rates.items()}
         self._log_reports()
         self._reporter.training(self.iteration, self._loader.epoch, values, self._model.learning_rates, self._speed)
         weights = {f"loss_weight/{label}": weight for label, weight in self._model.loss_weights.items()}
@@ -173,7 +174,8 @@ class Trainer:
         self._model.average_buffers()
         for number, validator in enumerate(self._validators, 1):
             prefix = "val" if number == 1 else f"val_{number}"
-            report = validator.run(self._model.net_val, self.iteration)
+            with self._model.evaluation_weights():
+                report = validator.run(self._model.net_val, self.iteration)
             values = report.values if report.loss is None else {**report.values, "loss": report.loss}
             metrics |= {f"{prefix}/{name}": value for name, value in values.items()}
             self._note_best(prefix, validator, report.values)
@@ -232,7 +234,8 @@ class Trainer:
         """Write pictures of the validation images; one that cannot be written is reported, and the run goes on."""
         if self._samples is None:
             return
-        written, failures = self._samples.write(self._model.net_val, self.iteration)
+        with self._model.evaluation_weights():
+            written, failures = self._samples.write(self._model.net_val, self.iteration)
         get_logger().info("[iter %s] samples written: %d", f"{self.iteration:,}", written)
         if failures:
             get_logger().error("SAMPLES FAILED (%d of %d): %s", len(failures), written + len(failures), failures[0])

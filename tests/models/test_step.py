@@ -72,6 +72,10 @@ def assert_same(found: Any, expected: Any) -> None:
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             assert_same(found[key], value)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
     elif isinstance(expected, Tensor):
         assert torch.equal(found, expected)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.discriminator import Discriminator, Pair
 from traiNNer.models.ema import Ema
 from traiNNer.models.player import Player
+from traiNNer.optimizers import averaged_weights, effective_lr
 from traiNNer.schedulers import ObservesValidation
 from traiNNer.types import Batch, StepObserver
 from traiNNer.utils import dist
@@ -92,6 +94,19 @@ class SRModel:
     def learning_rates(self) -> dict[str, float]:
         """The rate of each component, as used in the last step."""
         return {name: player.learning_rate.current for name, player in self.players.items()}
+
+    @property
+    def effective_learning_rates(self) -> dict[str, float]:
+        """The rate of each component whose optimizer makes one of its own from the given one."""
+        rates = {name: effective_lr(player.optimizer) for name, player in self.players.items()}
+        return {name: rate for name, rate in rates.items() if rate is not None}
+
+    def evaluation_weights(self) -> AbstractContextManager[None]:
+        """Context in which net_g has the weights to validate and to release, a schedule-free optimizer's average.
+
+        Afterwards it has those that are trained, bit for bit, also after an exception.
+        """
+        return averaged_weights(self.players["net_g"].optimizer)
 
     @property
     def fidelity_losses(self) -> dict[str, tuple[Loss, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from traiNNer.optimizers import Betas, Eps, LearningRate, WeightDecay, skips_on_device
+from traiNNer.optimizers import AmsGrad, Betas, Eps, LearningRate, WeightDecay, skips_on_device
 from traiNNer.utils.registry import OPTIMIZERS
 
 
@@ -18,6 +18,7 @@ def adam(
     betas: Betas = (0.9, 0.999),
     eps: Eps = 1e-8,
     weight_decay: WeightDecay = 0.0,
+    amsgrad: AmsGrad = False,
 ) -> torch.optim.Adam:
     """Adam: w <- w - lr m / (sqrt(v) + eps); weight decay is added to the gradient.
 
@@ -31,5 +32,11 @@ def adam(
     ```
     """
     return torch.optim.Adam(
-        parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=skips_on_device(parameters)
+        parameters,
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        amsgrad=amsgrad,
+        fused=skips_on_device(parameters),
     )

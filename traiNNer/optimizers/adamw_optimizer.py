@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from traiNNer.optimizers import Betas, Eps, LearningRate, WeightDecay, skips_on_device
+from traiNNer.optimizers import AmsGrad, Betas, Eps, LearningRate, WeightDecay, skips_on_device
 from traiNNer.utils.registry import OPTIMIZERS
 
 
@@ -18,6 +18,7 @@ def adamw(
     betas: Betas = (0.9, 0.999),
     eps: Eps = 1e-8,
     weight_decay: WeightDecay = 0.01,
+    amsgrad: AmsGrad = False,
 ) -> torch.optim.AdamW:
     """Adam with decoupled weight decay: w <- w - lr (m / (sqrt(v) + eps) + weight_decay w).
 
@@ -32,5 +33,11 @@ def adamw(
     ```
     """
     return torch.optim.AdamW(
-        parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=skips_on_device(parameters)
+        parameters,
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        amsgrad=amsgrad,
+        fused=skips_on_device(parameters),
     )

@@ -22,6 +22,7 @@ def rmsprop(
     eps: Eps = 1e-8,
     weight_decay: WeightDecay = 0.0,
     momentum: Momentum = 0.0,
+    centered: Annotated[bool, Field(description="divide by the running standard deviation instead")] = False,
 ) -> torch.optim.RMSprop:
     """Gradient divided by a running root mean square: w <- w - lr g / (sqrt(v) + eps).
 
@@ -34,5 +35,12 @@ def rmsprop(
     ```
     """
     return torch.optim.RMSprop(
-        parameters, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, foreach=True
+        parameters,
+        lr=lr,
+        alpha=alpha,
+        eps=eps,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        centered=centered,
+        foreach=True,
     )

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from traiNNer.optimizers import LearningRate, Momentum, WeightDecay
+from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import OPTIMIZERS
 
 
@@ -33,6 +34,8 @@ def sgd(
       momentum: 0.9
     ```
     """
+    if nesterov and momentum == 0:
+        raise ConfigError(Problem(key="nesterov", message="found true with momentum 0; accepted: with momentum > 0"))
     return torch.optim.SGD(
         parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, foreach=True
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ class _Network:
     net: nn.Module
     metadata: Metadata
     released: bool
+    averaged: Callable[[], AbstractContextManager[None]] | None
+
+    def average(self, name: str) -> dict[str, Tensor] | None:
+        """What is released instead of the weights that are trained, if it is something else."""
+        if self.averaged is None:
+            return None
+        with self.averaged():
+            return {key: tensor.clone() for key, tensor in snapshot(name, self.net).items()}
 
     def text(self, iteration: int) -> dict[str, str]:
         return self.metadata(iteration) if callable(self.metadata) else self.metadata
@@ -131,7 +140,15 @@ class Checkpoint:
         self._require_new(name)
         self._objects[name] = _Object(stateful, version, required, last)
 
-    def track_network(self, name: str, net: nn.Module, metadata: Metadata, *, released: bool = True) -> None:
+    def track_network(
+        self,
+        name: str,
+        net: nn.Module,
+        metadata: Metadata,
+        *,
+        released: bool = True,
+        averaged: Callable[[], AbstractContextManager[None]] | None = None,
+    ) -> None:
         """Add a network, whose weights get files of their own.
 
         Args:
@@ -139,12 +156,14 @@ class Checkpoint:
             net: the network itself, not what wraps it.
             metadata: text for its weights files.
             released: write it into `models`; otherwise only what a resume reads is written.
+            averaged: makes a context in which the network has the weights to release, if those that are trained are
+                others; a resume reads the latter.
 
         Raises:
             ValueError: something is tracked under this name.
         """
         self._require_new(name)
-        self._networks[name] = _Network(net, metadata, released)
+        self._networks[name] = _Network(net, metadata, released, averaged)
 
     def _require_new(self, name: str) -> None:
         if name in self._objects or name in self._networks:
@@ -163,6 +182,7 @@ class Checkpoint:
             RunError: weights are not finite.
         """
         self._iteration = iteration
+        averages = {name: network.average(name) for name, network in self._networks.items()}
         weights = {name: snapshot(name, network.net) for name, network in self._networks.items()}
         objects = {name: tracked.entry(name) for name, tracked in self._objects.items()}
         path = self._folders.training_states / state_name(iteration, crash=crash)
@@ -171,7 +191,13 @@ class Checkpoint:
                 entry
                 for name, network in self._networks.items()
                 for entry in self._writer.write(
-                    files, name, path.stem, weights[name], network.text(iteration), released=network.released
+                    files,
+                    name,
+                    path.stem,
+                    weights[name],
+                    network.text(iteration),
+                    released=network.released,
+                    averaged=averages[name],
                 )
             ]
             content = {
@@ -218,7 +244,7 @@ class Checkpoint:
         self._iteration = iteration
         name = network + AVERAGE if network + AVERAGE in self._networks else network
         stem = f"{network}_best_{label.replace('/', '_')}"
-        tensors = snapshot(name, self._networks[name].net)
+        tensors = self._to_release(name)
         with writing(f"the best weights by {label}", self._folders) as files:
             path = self._writer.release(files, name, stem, tensors, self._networks[name].text(iteration))
             record = {"metric": label, "value": value, "iteration": iteration, "weights": name}
@@ -234,7 +260,7 @@ class Checkpoint:
             RunError: they are not finite.
         """
         released = [name for name, network in self._networks.items() if network.released]
-        weights = {name: snapshot(name, self._networks[name].net) for name in released}
+        weights = {name: self._to_release(name) for name in released}
         with writing("the latest weights", self._folders) as files:
             paths = [
                 self._writer.release(files, name, f"{name}_latest", tensors, self._networks[name].text(self._iteration))
@@ -242,6 +268,10 @@ class Checkpoint:
             ]
             files.commit()
         return paths
+
+    def _to_release(self, name: str) -> dict[str, Tensor]:
+        averaged = self._networks[name].average(name)
+        return snapshot(name, self._networks[name].net) if averaged is None else averaged
 
     def check_fits(self, point: ResumePoint, ignore: Collection[str] = ()) -> None:
         """Compare a checkpoint with what is tracked; nothing is loaded or written.

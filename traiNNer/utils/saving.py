@@ -114,20 +114,45 @@ class WeightsWriter:
         files.add(path.with_suffix(".json")).write_text(text, encoding="utf-8")
 
     def write(
-        self, files: FileSet, name: str, label: str, tensors: dict[str, Tensor], text: dict[str, str], *, released: bool
+        self,
+        files: FileSet,
+        name: str,
+        label: str,
+        tensors: dict[str, Tensor],
+        text: dict[str, str],
+        *,
+        released: bool,
+        averaged: dict[str, Tensor] | None = None,
     ) -> list[FileEntry]:
         """Write one network of a checkpoint; returns what the `.state` file says of its files.
 
         There is a release file and one that a resume reads. They are the same where the format allows it and the
         folder is the same or the network is an average; else one file under two names, or a copy.
+
+        Args:
+            files: the save.
+            name: of the network.
+            label: of the checkpoint.
+            tensors: what a resume reads.
+            text: metadata.
+            released: whether there is a release file.
+            averaged: what is in the release file, if not `tensors`.
         """
         stem = f"{name}_{label}"
         copied = self._folders.resume_models / f"{stem}.safetensors"
         if not released:
             _write_safetensors(files.add(copied), tensors, text)
             return [self._entry(files, name, "resume_models", copied, resume=True)]
-        path = self.release(files, name, stem, tensors, text)
+        path = self.release(files, name, stem, tensors if averaged is None else averaged, text)
         same_folder = self._folders.models.samefile(self._folders.resume_models)
+        if averaged is not None:
+            if same_folder:
+                copied = copied.with_stem(f"{stem}_training")
+            _write_safetensors(files.add(copied), tensors, text)
+            return [
+                self._entry(files, name, "models", path, resume=False),
+                self._entry(files, name, "resume_models", copied, resume=True),
+            ]
         if self._format == "safetensors" and (same_folder or name.endswith(AVERAGE)):
             return [self._entry(files, name, "models", path, resume=True)]
         entry = self._entry(files, name, "models", path, resume=False)
