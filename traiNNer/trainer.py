@@ -87,6 +87,16 @@ class Trainer:
         self._speed = Speed()
         self._started = time.perf_counter()
 
+    @property
+    def model(self) -> SRModel:
+        """What is trained."""
+        return self._model
+
+    @property
+    def loader(self) -> TrainLoader:
+        """Where its data comes from."""
+        return self._loader
+
     def train(self) -> None:
         """Run to the last iteration, or until a signal asks to stop.
 
