@@ -29,6 +29,7 @@ class TrainArguments:
 
     option_file: Path
     check: bool = False
+    find_lr: bool = False
     resume: int | None = None
     optim_sched_config: Path | None = None
     """A file whose optimizers and schedules replace those of the networks it names."""
@@ -56,6 +57,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     return TrainArguments(
         option_file=found.opt or found.file,
         check=found.check,
+        find_lr=found.find_lr,
         resume=found.resume,
         optim_sched_config=found.optim_sched_config,
         preserve_lr=found.preserve_lr,
@@ -97,6 +99,8 @@ def _train_parser() -> argparse.ArgumentParser:
     add("--launcher", text=text, example=example, choices=("none", "pytorch", "slurm"), default="none")
     text = "Check the file, its images and its weights, print the resolved run, and stop."
     add("--check", text=text, example="train.py my.yml --check", action="store_true")
+    text = "Test 100 learning rates of net_g instead of training, plot the loss over them, and suggest one."
+    add("--find_lr", text=text, example="train.py my.yml --find_lr", action="store_true")
     return parser
 
 

@@ -168,7 +168,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
         with findings.at("network_d"):
             check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"))
     _build_optimizers(run, findings)
-    _build_datasets(run, findings, write_cache=not arguments.check)
+    _build_datasets(run, findings, write_cache=not (arguments.check or arguments.find_lr))
     if run.val is not None:
         measured = [dataset for key, dataset in run.datasets.items() if key.startswith("val")]
         for index, entry in enumerate(run.train.losses or ()):

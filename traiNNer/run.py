@@ -15,6 +15,7 @@ from traiNNer.assembly import build_trainer
 from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions, Options, TrainOptions
 from traiNNer.inference import network_info
+from traiNNer.lr_finder import STEPS, find_lr, plot, report
 from traiNNer.preparation import Prepared, folders_of, prepare
 from traiNNer.rates import Rate
 from traiNNer.reporting import log_table
@@ -60,6 +61,10 @@ def _train(arguments: TrainArguments) -> None:
         _announce(run, console)
         get_logger().info("%s: no mistakes found", arguments.option_file)
         return
+    if arguments.find_lr:
+        configure_logging(console)
+        _find_lr(run, arguments, console)
+        return
     archived = _open(run) if dist.is_main() else None
     lock = RunLock(run.paths.experiment)
     if dist.is_main():
@@ -78,6 +83,24 @@ def _train(arguments: TrainArguments) -> None:
         trainer.train()
     finally:
         lock.release()
+
+
+def _find_lr(run: Prepared, arguments: TrainArguments, console: Console | None) -> None:
+    """Test learning rates where the run would start or go on; the plot is all that is written."""
+    trainer, resumed = build_trainer(run, arguments, console)
+    _announce(run, console, resumed)
+    optimizer, iteration = run.optimizers["net_g"], trainer.iteration + 1
+    if type(optimizer).__name__.lower().startswith("prodigy"):
+        get_logger().warning("Prodigy finds its step size itself, and lr is a factor on it: a range test means little")
+    get_logger().info("range test of net_g's learning rate at iteration %s, twice %d steps", f"{iteration:,}", STEPS)
+    curve = find_lr(trainer.model, trainer.loader, iteration)
+    picture = run.paths.experiment.parent / "find_lr" / f"{run.paths.experiment.name}.png"
+    try:
+        plot(curve, picture, f"{run.options.name}, iteration {iteration:,}")
+    except OSError as error:
+        message = f"the plot cannot be written: {error}"
+        raise ConfigError(run.options.problem("path.experiments_root", message)) from None
+    get_logger().info(report(curve, picture))
 
 
 def _open(run: Prepared) -> Path | None:

@@ -90,6 +90,16 @@ class Trainer:
         self._failed_saves = 0
         self._speed = Speed()
 
+    @property
+    def model(self) -> SRModel:
+        """What is trained."""
+        return self._model
+
+    @property
+    def loader(self) -> TrainLoader:
+        """Where its data comes from."""
+        return self._loader
+
     def train(self) -> None:
         """Run to the last iteration, or until a signal asks to stop.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -24,6 +25,9 @@ from traiNNer.utils.device import Precision
 
 LARGE = 100_000
 """Numbers that a loss may keep in memory after its end, so that `val/loss` stays the same sum; a network has more."""
+
+LOGITS = frozenset({"real_logits", "fake_logits"})
+"""Inputs of a loss that a discriminator gives."""
 
 
 class SRModel:
@@ -122,6 +126,22 @@ class SRModel:
     def losses(self) -> dict[str, Loss]:
         """The losses by label, without those that have ended."""
         return {term.label: term.loss for term in self._terms}
+
+    def generator_alone(self, current_iter: int) -> SRModel:
+        """A model of the same net_g with the losses alone that act at this iteration and need no discriminator.
+
+        Its steps leave net_d as it is, and the moving average too: what its losses see of that is a copy.
+        """
+        terms = [term for term in self._terms if term.weight(current_iter) != 0 and not term.needs & LOGITS]
+        averages = any("ema_output" in term.needs for term in terms)
+        return SRModel(
+            generator=self.players["net_g"],
+            losses={term.label: term.loss for term in terms},
+            ema=copy.deepcopy(self.ema) if averages else None,
+            device=self.device,
+            precision=self._precision,
+            channels_last=self._memory_format is torch.channels_last,
+        )
 
     def phases(self, current_iter: int) -> list[str]:
         """A line for each loss that starts, reaches its target or ends at exactly this iteration."""
