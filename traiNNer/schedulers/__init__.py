@@ -3,20 +3,88 @@
     lr(i) = base_lr * warmup(i) * schedule(i)                i = 1, 2, ...: the iteration being computed
 
 One owner writes the rate: `LearningRate.apply`. Schedules are functions of the iteration alone; torch's schedulers are
-the reference: at iteration i ours equals torch's after i - 1 steps.
+the reference: at iteration i ours equals torch's after i - 1 steps. Only ReduceLROnPlateau remembers something: what
+the validations said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
+from pydantic import AfterValidator, Field
 
+from traiNNer.types import Stateful
+from traiNNer.utils.errors import ConfigError, Problem
+from traiNNer.utils.fields import Iterations
 from traiNNer.utils.registry import SCHEDULERS
 
 Schedule = Callable[[int, float], float]
 """(iteration from 1, base rate) to a factor on the base rate."""
+
+
+@runtime_checkable
+class ObservesValidation(Stateful, Protocol):
+    """A schedule that also follows a metric; its state belongs into the checkpoint.
+
+    It is asked for in iterations and told in validations: `observe` once after each one that measured `monitor`.
+    """
+
+    monitor: str
+    """The metric it wants to hear of, such as `val/psnr`."""
+    mode: Literal["min", "max"]
+    """Direction in which that metric improves."""
+
+    def __call__(self, iteration: int, base_lr: float) -> float:
+        """Factor on the base rate, as of every schedule."""
+        ...
+
+    def observe(self, value: float) -> bool:
+        """Take the metric of a validation; True when the rate is reduced for it."""
+        ...
+
+
+@runtime_checkable
+class CyclesMomentum(Protocol):
+    """A schedule that also prescribes the momentum: `momentum`, or the first of `betas`, of every parameter group."""
+
+    def momentum(self, iteration: int) -> float | None:
+        """The momentum at an iteration, from 1; None when the optimizer's own is to stay."""
+        ...
+
+
+def _ascending(milestones: list[int]) -> list[int]:
+    if milestones != sorted(milestones):
+        raise ValueError("milestones in ascending order")
+    return milestones
+
+
+Length: TypeAlias = Annotated[Iterations, Field(ge=1)]
+"""A number of iterations, at least 1."""
+Milestones: TypeAlias = Annotated[
+    list[Length],
+    AfterValidator(_ascending),
+    Field(description="iterations after which the rate is multiplied by gamma"),
+]
+RestartWeights: TypeAlias = Annotated[
+    list[Annotated[float, Field(gt=0)]] | None,
+    Field(description="factor on the rate from each restart on; 1 each unless given"),
+]
+
+
+def restart_weights_for(restarts: Sequence[int], weights: list[float] | None, key: str) -> list[float]:
+    """The factor of each restart.
+
+    Raises:
+        ConfigError: there are more or fewer than restarts, which the option `key` lists.
+    """
+    if weights is None:
+        return [1.0] * len(restarts)
+    if len(weights) != len(restarts):
+        message = f"found {len(weights)} for {len(restarts)} {key}; accepted: as many as {key}"
+        raise ConfigError(Problem(key="restart_weights", message=message))
+    return weights
 
 
 def constant(iteration: int, base_lr: float) -> float:
