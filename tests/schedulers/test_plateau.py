@@ -125,6 +125,13 @@ def test_a_resume_goes_on_as_a_straight_run(options: Options, cut: int) -> None:
     assert second.state_dict() == straight.state_dict()
 
 
+def test_a_resume_goes_on_counting() -> None:
+    before, after = plateau({"patience": 2}), plateau({"patience": 2})
+    assert [before.observe(1.0) for _ in range(3)] == [False] * 3
+    after.load_state_dict(before.state_dict())
+    assert after.observe(1.0) is True
+
+
 def test_an_edited_factor_holds_for_past_reductions_too() -> None:
     before, after = plateau({"patience": 0, "factor": 0.1}), plateau({"patience": 0, "factor": 0.5})
     for _ in range(3):
