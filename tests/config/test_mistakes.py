@@ -593,6 +593,13 @@ CASES = {
         "the loss 'LineDistillerLoss' is not supported yet; accepted: ",
         "",
     ),
+    "redux scheduler": (
+        "    type: ConfigTestScheduler\n",
+        "    type: CyclicLR  # <-\n",
+        "train.scheduler.type",
+        "the scheduler 'CyclicLR' is not supported yet; accepted: ",
+        "",
+    ),
     "redux network": (
         "  type: ConfigTestNet\n  features: 8",
         "  type: tscunet  # <-",

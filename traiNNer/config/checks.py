@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 from traiNNer.config.loss_checks import loss_notices, loss_problems
+from traiNNer.config.scheduler_checks import contradictions, scheduler_notices
 from traiNNer.utils.errors import Problem
+from traiNNer.utils.fields import iterations
 from traiNNer.utils.schema import MISSING, unknown_key
 
 Purpose: TypeAlias = Literal["train", "test"]
@@ -47,7 +49,21 @@ def notices(data: Data) -> list[Problem]:
             text = "has no effect here: images are validated one by one"
             found += [Problem(key=f"datasets.{phase}.{name}", message=text) for name in names]
     train = section(data, "train")
-    return [*found, *loss_notices(train.get("losses"), train.get("total_iter"))]
+    found += loss_notices(train.get("losses"), train.get("total_iter"))
+    for name, scheduler, total_iter in _schedulers(train):
+        found += [problem.under(f"train.{name}") for problem in scheduler_notices(scheduler, total_iter)]
+    return found
+
+
+def _schedulers(train: Data) -> Iterator[tuple[str, Data, int]]:
+    """The schedules of a file by their keys, with the length of the run; none if that is not known."""
+    try:
+        total_iter = iterations(train.get("total_iter"))
+    except ValueError:
+        return
+    for name in ("scheduler", "scheduler_g", "scheduler_d"):
+        if total_iter >= 1 and section(train, name):
+            yield name, section(train, name), total_iter
 
 
 _NEEDS = (
@@ -87,6 +103,8 @@ def _training(data: Data) -> Iterator[Problem]:
         if value is None:
             yield Problem(key=key, message=f"{MISSING}; accepted: a {_KINDS.get(key, 'section')}")
     yield from loss_problems(train.get("losses"), train.get("total_iter"))
+    for name, scheduler, total_iter in _schedulers(train):
+        yield from (problem.under(f"train.{name}") for problem in contradictions(scheduler, total_iter))
     dataset = section(datasets, "train")
     if dataset and dataset.get("batch_size_per_gpu") is None:
         yield Problem(

@@ -168,9 +168,7 @@ NAMES: dict[str, list[str]] = {
         "AdamWScheduleFree Adan AdanScheduleFree Adam AdamW NAdam RAdam SGD RMSprop StableAdamW SOAP ADOPT Lion Prodigy"
     ),
     "scheduler": _words(
-        "ConstantLR LinearLR ExponentialLR CyclicLR StepLR MultiStepLR LambdaLR MultiplicativeLR SequentialLR "
-        "ChainedScheduler OneCycleLR PolynomialLR CosineAnnealingWarmRestarts CosineAnnealingLR ReduceLROnPlateau "
-        "CosineAnnealingWarmupLR CosineAnnealingRestartLR KneeLR WarmupStableDecayLR MultiStepRestartLR"
+        "CyclicLR LambdaLR MultiplicativeLR SequentialLR ChainedScheduler CosineAnnealingWarmupLR KneeLR"
     ),
 }
 """By kind: the names that are known to exist; consulted only for a name that is not registered."""

@@ -149,15 +149,15 @@ class SRModel:
 
     def after_validation(self, metrics: Mapping[str, float], current_iter: int) -> list[str]:
         """Tell the schedules that follow a metric; a line for each learning rate that this reduced."""
-        reduced = {name: player for name, player in self.players.items() if player.learning_rate.observe(metrics)}
-        for player in reduced.values():
-            player.learning_rate.apply(current_iter)
-        return [
-            f"learning rate of {name} reduced to {player.learning_rate.current:.4g}: no improvement in "
-            f"{player.learning_rate.schedule.monitor}"
-            for name, player in reduced.items()
-            if isinstance(player.learning_rate.schedule, ObservesValidation)
-        ]
+        lines: list[str] = []
+        for name, player in self.players.items():
+            rate, before = player.learning_rate, player.learning_rate.current
+            rate.observe(metrics)
+            rate.apply(current_iter)
+            if rate.current < before and isinstance(rate.schedule, ObservesValidation):
+                reason = f"no improvement in {rate.schedule.monitor}"
+                lines.append(f"learning rate of {name} reduced from {before:.4g} to {rate.current:.4g}: {reason}")
+        return lines
 
     def average_buffers(self) -> None:
         """Make the buffers of all processes equal, before validating and saving; nothing to do in one process."""

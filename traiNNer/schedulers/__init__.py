@@ -3,17 +3,21 @@
     lr(i) = base_lr * warmup(i) * schedule(i)                i = 1, 2, ...: the iteration being computed
 
 One owner writes the rate: `LearningRate.apply`. Schedules are functions of the iteration alone; torch's schedulers are
-the reference: at iteration i ours equals torch's after i - 1 steps.
+the reference: at iteration i ours equals torch's after i - 1 steps. Only ReduceLROnPlateau remembers something: what
+the validations said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
+from pydantic import AfterValidator, Field
 
 from traiNNer.types import Stateful
+from traiNNer.utils.errors import ConfigError, Problem
+from traiNNer.utils.fields import Iterations
 from traiNNer.utils.registry import SCHEDULERS
 
 Schedule = Callable[[int, float], float]
@@ -22,22 +26,67 @@ Schedule = Callable[[int, float], float]
 
 @runtime_checkable
 class ObservesValidation(Stateful, Protocol):
-    """A schedule that follows a validation's metric: a factor that validations change, with a state to save."""
+    """A schedule that also follows a metric; its state belongs into the checkpoint.
+
+    It is asked for in iterations and told in validations: `observe` once after each one that measured `monitor`.
+    """
 
     monitor: str
-    """The metric, such as `val/loss` or `val/psnr`."""
+    """The metric it wants to hear of, such as `val/psnr`."""
     mode: Literal["min", "max"]
-    """Whether lower or higher is better."""
+    """Direction in which that metric improves."""
     patience: int
-    """Validations without improvement after which the rate is reduced."""
+    """Validations without improvement that pass before the rate is reduced."""
 
     def __call__(self, iteration: int, base_lr: float) -> float:
-        """The factor on the base rate."""
+        """Factor on the base rate, as of every schedule."""
         ...
 
     def observe(self, value: float) -> bool:
-        """Take note of a validation; whether it reduced the rate."""
+        """Take the metric of a validation; True when the rate is reduced for it."""
         ...
+
+
+@runtime_checkable
+class CyclesMomentum(Protocol):
+    """A schedule that also prescribes the momentum: `momentum`, or the first of `betas`, of every parameter group."""
+
+    def momentum(self, iteration: int) -> float | None:
+        """The momentum at an iteration, from 1; None when the optimizer's own is to stay."""
+        ...
+
+
+def _ascending(milestones: list[int]) -> list[int]:
+    if milestones != sorted(milestones):
+        raise ValueError("milestones in ascending order")
+    return milestones
+
+
+Length: TypeAlias = Annotated[Iterations, Field(ge=1)]
+"""A number of iterations, at least 1."""
+Milestones: TypeAlias = Annotated[
+    list[Length],
+    AfterValidator(_ascending),
+    Field(description="iterations after which the rate is multiplied by gamma"),
+]
+RestartWeights: TypeAlias = Annotated[
+    list[Annotated[float, Field(gt=0)]] | None,
+    Field(description="factor on the rate from each restart on; 1 each unless given"),
+]
+
+
+def restart_weights_for(restarts: Sequence[int], weights: list[float] | None, key: str) -> list[float]:
+    """The factor of each restart.
+
+    Raises:
+        ConfigError: there are more or fewer than restarts, which the option `key` lists.
+    """
+    if weights is None:
+        return [1.0] * len(restarts)
+    if len(weights) != len(restarts):
+        message = f"found {len(weights)} for {len(restarts)} {key}; accepted: as many as {key}"
+        raise ConfigError(Problem(key="restart_weights", message=message))
+    return weights
 
 
 def constant(iteration: int, base_lr: float) -> float:
@@ -73,21 +122,24 @@ class LearningRate:
         return base_lr * warmup * self._schedule(iteration, base_lr)
 
     def apply(self, iteration: int) -> None:
-        """Write the rate of this iteration into every parameter group."""
+        """Write the rate of this iteration into every parameter group, and the momentum if the schedule cycles it."""
+        momentum = self._schedule.momentum(iteration) if isinstance(self._schedule, CyclesMomentum) else None
         for group in self._optimizer.param_groups:
             group["lr"] = self.value(iteration, group["initial_lr"])
+            if momentum is not None and "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
+            elif momentum is not None:
+                group["momentum"] = momentum
 
     @property
     def schedule(self) -> Schedule:
         """The factor by iteration."""
         return self._schedule
 
-    def observe(self, metrics: Mapping[str, float]) -> bool:
-        """Tell the schedule of a validation, if it follows one; whether that reduced the rate."""
-        schedule = self._schedule
-        if not isinstance(schedule, ObservesValidation) or schedule.monitor not in metrics:
-            return False
-        return schedule.observe(metrics[schedule.monitor])
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Tell the schedule of a validation, if it follows one."""
+        if isinstance(self._schedule, ObservesValidation) and self._schedule.monitor in metrics:
+            self._schedule.observe(metrics[self._schedule.monitor])
 
     @property
     def current(self) -> float:

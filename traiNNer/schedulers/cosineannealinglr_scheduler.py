@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from traiNNer.schedulers import Schedule
+from traiNNer.schedulers import Length, Schedule
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import SCHEDULERS
 
@@ -18,7 +18,7 @@ def cosineannealinglr(
     /,
     *,
     T_max: Annotated[  # noqa: N803 - torch's name
-        int | None, Field(ge=1, description="iterations from the base rate to the lowest; total_iter unless given")
+        Length | None, Field(description="iterations from the base rate to the lowest; total_iter unless given")
     ] = None,
     eta_min: Annotated[float | None, Field(ge=0, description="lowest rate; replaces eta_min_factor")] = None,
     eta_min_factor: Annotated[

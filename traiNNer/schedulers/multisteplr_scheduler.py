@@ -5,16 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from traiNNer.schedulers import Schedule
+from traiNNer.schedulers import Milestones, Schedule
 from traiNNer.utils.registry import SCHEDULERS
-
-
-def _ascending(milestones: list[int]) -> list[int]:
-    if milestones != sorted(milestones):
-        raise ValueError("milestones in ascending order")
-    return milestones
 
 
 @SCHEDULERS.register("MultiStepLR")
@@ -22,11 +16,7 @@ def multisteplr(
     total_iter: int,
     /,
     *,
-    milestones: Annotated[
-        list[Annotated[int, Field(ge=1)]],
-        AfterValidator(_ascending),
-        Field(description="iterations after which the rate is multiplied by gamma"),
-    ],
+    milestones: Milestones,
     gamma: Annotated[float, Field(gt=0, le=1, description="factor at each milestone")] = 0.1,
 ) -> Schedule:
     """gamma^n, n the number of milestones passed; a milestone of 40000 acts from iteration 40001.
