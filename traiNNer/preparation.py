@@ -279,7 +279,8 @@ def _check_schedules(run: Prepared, findings: Findings) -> None:
                 check_monitor(schedule, given)
                 if run.val is not None and name in run.nets:
                     every = schedule.patience * (run.val.val_freq or 0)
-                    line = f"{name}: the rate is reduced after more than {schedule.patience} validations"
+                    count = "1 validation" if schedule.patience == 1 else f"{schedule.patience} validations"
+                    line = f"{name}: the rate is reduced after more than {count}"
                     run.notices.append(f"{line} ({every:,} iterations) without improvement in {schedule.monitor}")
 
 
