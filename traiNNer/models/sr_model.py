@@ -19,7 +19,6 @@ from traiNNer.types import Batch, StepObserver
 from traiNNer.utils import dist
 from traiNNer.utils.device import Precision
 
-
 LARGE = 100_000
 """Numbers that a loss may keep in memory after its end, so that `val/loss` stays the same sum; a network has more."""
 
