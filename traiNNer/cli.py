@@ -105,10 +105,9 @@ def _train_parser() -> argparse.ArgumentParser:
 
 
 def _iteration(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("an iteration counts from 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}; accepted: an iteration, a whole number from 1")
+    return int(text)
 
 
 def _command_without_resume(argv: Sequence[str]) -> str:

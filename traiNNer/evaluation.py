@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +16,7 @@ from traiNNer.component_checks import build_metrics
 from traiNNer.config import Options, load_options, run_paths
 from traiNNer.data import ImageDataset, ValidationLoader, build_dataset, check_datasets
 from traiNNer.findings import Findings
+from traiNNer.run_folders import check_folder, move_away
 from traiNNer.types import Metric
 from traiNNer.utils.device import configure_backends, describe_device, resolve_device
 from traiNNer.utils.errors import ConfigError
@@ -48,9 +48,12 @@ def evaluate(option_file: Path) -> int:
     net = _network(options, findings, notices)
     datasets = _datasets(options, findings)
     metrics = build_metrics(options, datasets.values(), findings)
-    findings.raise_if_any()
     folder = run_paths(options).results
-    archived = _open(folder)
+    with findings.at("path.results_root"):
+        check_folder(folder)
+    findings.raise_if_any()
+    archived = move_away(folder)
+    folder.mkdir(parents=True)
     console = make_console()
     configure_logging(console, folder / "test.log")
     logger = get_logger()
@@ -93,22 +96,8 @@ def _datasets(options: Options, findings: Findings) -> dict[str, ImageDataset]:
             parameters = {**section.component, "phase": "val", "scale": options.scale, "name": section.name}
             datasets[key] = build_dataset(parameters)
     with findings.at("datasets"):
-        check_datasets(datasets, None)
+        check_datasets(datasets)
     return datasets
-
-
-def _open(folder: Path) -> Path | None:
-    """Make the results folder; returns where an earlier one was moved to."""
-    archived = None
-    if folder.exists():
-        archived = folder.with_name(f"{folder.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}")
-        number = 1
-        while archived.exists():
-            number += 1
-            archived = archived.with_name(f"{archived.name}_{number}")
-        folder.rename(archived)
-    folder.mkdir(parents=True)
-    return archived
 
 
 def _validator(

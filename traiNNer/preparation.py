@@ -30,13 +30,14 @@ from traiNNer.component_checks import (
     discriminator_notice,
 )
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
-from traiNNer.data import build_dataset, check_datasets
+from traiNNer.data import HeaderCache, build_dataset, check_datasets
 from traiNNer.findings import Findings
 from traiNNer.inference import network_info
 from traiNNer.losses import BuiltLoss, build_losses
 from traiNNer.losses.term import Term
 from traiNNer.optimizers import build_optimizer
 from traiNNer.rates import Rate, choose_rates
+from traiNNer.run_folders import check_folders, refuse_foreign_files
 from traiNNer.schedulers import ObservesValidation, build_schedule
 from traiNNer.types import Better, Metric
 from traiNNer.utils import dist
@@ -77,6 +78,8 @@ class Prepared:
     """What each network's learning rate follows from."""
     losses: dict[str, BuiltLoss] = field(default_factory=dict)
     datasets: dict[str, Any] = field(default_factory=dict)
+    headers: HeaderCache = field(default_factory=HeaderCache)
+    """Of the data sets' images; written when the run starts."""
     metrics: dict[str, Metric] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
@@ -154,10 +157,12 @@ def prepare(arguments: TrainArguments) -> Prepared:
     with findings.at("path"):
         run.resume, run.fresh_reason = _find_resume(options, run.paths, arguments)
         if not run.continues:
-            _refuse_foreign_files(run.paths)
-    with findings.at("name"):
-        if dist.is_main():
-            RunLock(run.paths.experiment).check()
+            refuse_foreign_files(run.paths)
+    if dist.is_main():
+        with findings.at("path"):
+            check_folders(options, run.paths)
+            with findings.at("name"):
+                RunLock(run.paths.experiment).check()
     run.seed = _choose_seed(options, run.resume)
     run.rates, notices = choose_rates(options, run.resume, preserve=arguments.preserve_lr)
     run.notices += notices
@@ -168,7 +173,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
         with findings.at("network_d"):
             check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"))
     _build_optimizers(run, findings)
-    _build_datasets(run, findings, write_cache=not (arguments.check or arguments.find_lr))
+    _build_datasets(run, findings)
     if run.val is not None:
         measured = [dataset for key, dataset in run.datasets.items() if key.startswith("val")]
         for index, entry in enumerate(run.train.losses or ()):
@@ -203,29 +208,6 @@ def _find_resume(options: Options, paths: RunPaths, arguments: TrainArguments) -
             return find_state(Path(options.path.resume_state), folders), ""
     nothing = f"auto_resume found no complete checkpoint in {paths.training_states}"
     return point, "" if point else "; ".join([nothing, *passed_over])
-
-
-def _refuse_foreign_files(paths: RunPaths) -> None:
-    """A fresh run moves its own folder's old files away; in folders elsewhere it would overwrite them.
-
-    Raises:
-        ConfigError: such a folder holds weights or states.
-    """
-    problems = []
-    for key in ("models", "resume_models", "training_states"):
-        folder: Path = getattr(paths, key)
-        held = (
-            [file for pattern in ("net_*_*.*", "*.state") for file in sorted(folder.glob(pattern))]
-            if folder.is_dir()
-            else []
-        )
-        if held and not folder.is_relative_to(paths.experiment):
-            message = (
-                f"found {held[0].name} of an earlier run in {folder}; accepted: an empty folder, or resuming that run"
-            )
-            problems.append(Problem(key=key, message=message))
-    if problems:
-        raise ConfigError(problems)
 
 
 @contextmanager
@@ -365,7 +347,7 @@ def _load_pretrained(run: Prepared, name: str, letter: str) -> None:
     run.notices += [f"{name}: loaded {path}", *report.lines]
 
 
-def _build_datasets(run: Prepared, findings: Findings, *, write_cache: bool) -> None:
+def _build_datasets(run: Prepared, findings: Findings) -> None:
     for key, section in run.options.datasets.items():
         phase = "train" if key.startswith("train") else "val"
         if phase == "val" and run.val is None and not run.sample_freq:
@@ -375,5 +357,5 @@ def _build_datasets(run: Prepared, findings: Findings, *, write_cache: bool) -> 
                 {**section.component, "phase": phase, "scale": run.options.scale, "name": section.name}
             )
     with findings.at("datasets"):
-        cache = run.paths.experiment.parent / ".cache" / "image_headers.json"
-        run.notices += check_datasets(run.datasets, cache if write_cache and findings.none else None)
+        run.headers = HeaderCache(run.paths.experiment.parent / ".cache" / "image_headers.json")
+        run.notices += check_datasets(run.datasets, run.headers)

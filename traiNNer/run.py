@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from traiNNer.lr_finder import STEPS, find_lr, plot, report
 from traiNNer.preparation import Prepared, folders_of, prepare
 from traiNNer.rates import Rate
 from traiNNer.reporting import log_table
+from traiNNer.run_folders import move_away
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint_files import set_aside_newer
 from traiNNer.utils.device import describe_device
@@ -69,6 +69,7 @@ def _train(arguments: TrainArguments) -> None:
     lock = RunLock(run.paths.experiment)
     if dist.is_main():
         lock.take()
+        run.headers.write()
     dist.barrier()
     configure_logging(console, run.paths.log / "train.log" if dist.is_main() else None)
     if archived is not None:
@@ -113,22 +114,12 @@ def _open(run: Prepared) -> Path | None:
 
 def _open_folders(run: Prepared) -> Path | None:
     """Make the run's folders; an earlier run of the same name is moved away unless it is resumed."""
-    paths, archived = run.paths, None
-    if not run.continues and paths.experiment.exists():
-        archived = _unused(
-            paths.experiment.with_name(f"{paths.experiment.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}")
-        )
-        paths.experiment.rename(archived)
+    paths = run.paths
+    archived = None if run.continues else move_away(paths.experiment)
     for folder in (paths.experiment, paths.models, paths.resume_models, paths.training_states, paths.log):
         folder.mkdir(parents=True, exist_ok=True)
     (paths.experiment / Path(run.options.file).name).write_text(run.options.text, encoding="utf-8")
     return archived
-
-
-def _unused(path: Path) -> Path:
-    """The path, with a number added if there is something."""
-    candidates = (path.with_name(f"{path.name}_{number}") for number in range(2, 1000))
-    return path if not path.exists() else next(candidate for candidate in candidates if not candidate.exists())
 
 
 def _announce(run: Prepared, console: Console | None, resumed: Sequence[str] = ()) -> None:

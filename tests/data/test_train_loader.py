@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,24 @@ def test_a_killed_worker_ends_the_run_with_a_message(make: Make) -> None:
     with pytest.raises(RunError, match=r"^a loader process died .*lower num_worker_per_gpu$"):
         exhaust(source, 20)
     source.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGCHLD")
+def test_the_death_of_a_worker_is_told_where_a_batch_is_waited_for_and_nowhere_else(make: Make) -> None:
+    source = loader(make, num_workers=2)
+    before = set(psutil.Process().children())
+    source.next_batches()
+    for worker in set(psutil.Process().children()) - before:
+        worker.kill()
+        while worker.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        time.sleep(0.05)  # here a step would be made: SIGCHLD has come
+    with pytest.raises(RunError, match="killed by signal"):
+        source.next_batches()
+    os.kill(os.getpid(), signal.SIGCHLD)
+    source.close()
+    os.kill(os.getpid(), signal.SIGCHLD)
+    exhaust(source, 3)  # new workers
 
 
 def test_close_ends_the_workers(make: Make) -> None:

@@ -411,8 +411,47 @@ def test_a_folder_that_cannot_be_made_is_a_message(
     options["path"]["experiments_root"] = str(tmp_path / "file")
     assert run_training(options) == 2
     message = capfd.readouterr().err
-    assert "path.experiments_root: the run's folder cannot be made" in message
+    assert "path.experiments_root: found " in message
     assert "Traceback" not in message
+
+
+def test_a_folder_of_the_run_that_is_a_file_is_told_before_anything_is_written(
+    options: dict[str, Any], run_training: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    options["path"]["models"] = str(tmp_path / "file" / "models")
+    assert run_training(options) == 2
+    message = capfd.readouterr().err.strip()
+    assert f"path.models: found {tmp_path / 'file' / 'models'}, but {tmp_path / 'file'} is no folder" in message
+    assert len(message.splitlines()) == 1
+    assert not (tmp_path / "experiments").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root's rights away")
+def test_a_folder_that_may_not_be_written_to(
+    options: dict[str, Any], run_training: Run, photos: Path, capfd: pytest.CaptureFixture[str], experiment: Path
+) -> None:
+    from traiNNer.cli import ending_with_message, parse_train
+    from traiNNer.run import train
+
+    assert run_training(options) == 0
+    root = experiment.parent.parent
+    for folder in (root, *root.parents[:2], photos):
+        folder.chmod(0o755)
+    capfd.readouterr()
+    os.seteuid(12345)
+    try:
+        for more in ([], ["--auto_resume"], ["--name", "other"]):
+            arguments = parse_train(["-opt", str(root / "options.yml"), *more])
+            assert ending_with_message(lambda arguments=arguments: train(arguments)) == 2
+            message = capfd.readouterr().err
+            assert "options.yml:" in message
+            assert "path.experiments_root: found " in message
+            assert "may not be written to; accepted: a folder to write to" in message
+            assert "Traceback" not in message
+    finally:
+        os.seteuid(0)
+    assert {path.name for path in experiment.parent.iterdir()} == {".cache", "tiny"}
 
 
 def test_a_network_of_other_channels_is_a_message(

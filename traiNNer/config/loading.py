@@ -112,10 +112,13 @@ def _report(tree: Node, at_nodes: Iterable[Problem], by_key: Iterable[Problem]) 
     first = without_consequences(at_nodes)
     settled = {problem.key for problem in first}
     later = [problem for problem in (_at(tree, each) for each in by_key) if problem.key not in settled]
-    scale_is_wrong = any(problem.key == "scale" for problem in later)  # then nothing could take it over
+    scale = next((problem for problem in later if problem.key == "scale"), None)
 
     def is_consequence(problem: Problem) -> bool:
-        return scale_is_wrong and problem.key.endswith(".scale") and problem.message.startswith(MISSING)
+        """Sections take over the scale, or have none where the file has none."""
+        if scale is None or not problem.key.endswith(".scale"):
+            return False
+        return problem.message.startswith(MISSING) or problem.line == scale.line
 
     return _in_order(without_consequences([*first, *(each for each in later if not is_consequence(each))]))
 

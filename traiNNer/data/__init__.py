@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from traiNNer.data.dataset import ImageDataset
-from traiNNer.data.preflight import check_datasets
+from traiNNer.data.preflight import HeaderCache, check_datasets
 from traiNNer.data.train_loader import TrainLoader
 from traiNNer.data.validation_loader import ValidationLoader
 from traiNNer.utils.registry import DATASETS
 
-__all__ = ["ImageDataset", "TrainLoader", "ValidationLoader", "build_dataset", "check_datasets"]
+__all__ = ["HeaderCache", "ImageDataset", "TrainLoader", "ValidationLoader", "build_dataset", "check_datasets"]
 
 
 def build_dataset(options: Mapping[str, Any]) -> ImageDataset:

@@ -230,7 +230,7 @@ def _find(
         message = "required key is missing; accepted: a folder or a list of folders"
         problems.append(Problem(key="dataroot_gt", message=message))
     counts = len(as_list(dataroot_gt)), len(as_list(dataroot_lq))
-    if dataroot_lq is not None and counts[0] != counts[1]:
+    if dataroot_gt and dataroot_lq is not None and counts[0] != counts[1]:
         message = f"found {counts[1]} folders; accepted: one for each of dataroot_gt's {counts[0]}, in the same order"
         problems.append(Problem(key="dataroot_lq", message=message))
     gt_folders = image_folders("dataroot_gt", dataroot_gt, problems)

@@ -27,12 +27,36 @@ _Stamp = tuple[int, int]
 _Cache = dict[str, tuple[_Stamp, ImageHeader]]
 
 
-def check_datasets(datasets: Mapping[str, ImageDataset], cache_file: Path | None = None) -> list[str]:
+class HeaderCache:
+    """Headers of image files that earlier runs have read, by path, size and time of change.
+
+    Args:
+        file: where they are kept between runs; None to keep none.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._before: _Cache = {} if file is None else _read_cache(file)
+        self._known = self._before
+
+    def headers(self, files: Iterable[str]) -> Headers:
+        """The header of each file, or why it has none."""
+        found = _known_headers(files, self._before)
+        self._known = {file: header for file, header in found.items() if not isinstance(header, str)}
+        return {file: header if isinstance(header, str) else header[1] for file, header in found.items()}
+
+    def write(self) -> None:
+        """Keep what was read last; to be called once nothing stands in the way of the run."""
+        if self._file is not None and self._known != self._before:
+            _write_cache(self._file, self._known)
+
+
+def check_datasets(datasets: Mapping[str, ImageDataset], cache: HeaderCache | None = None) -> list[str]:
     """Check every file of the data sets by its header.
 
     Args:
         datasets: by the name of their section, such as `train` and `val`.
-        cache_file: remembers headers by path, size and time of change; written only when all is well.
+        cache: headers that need not be read again; nothing is written.
 
     Returns:
         Remarks for the log, such as transparency that will be dropped.
@@ -41,9 +65,8 @@ def check_datasets(datasets: Mapping[str, ImageDataset], cache_file: Path | None
         ConfigError: files without a partner, unreadable, of the wrong size ratio, smaller than the crop; one problem
             for each data set, under its section's name, which names the files.
     """
-    cache = {} if cache_file is None else _read_cache(cache_file)
-    known = _known_headers(dict.fromkeys(file for dataset in datasets.values() for file in dataset.files()), cache)
-    headers: Headers = {file: header if isinstance(header, str) else header[1] for file, header in known.items()}
+    files = dict.fromkeys(file for dataset in datasets.values() for file in dataset.files())
+    headers = (cache or HeaderCache()).headers(files)
     problems, remarks = [], []
     for section, dataset in datasets.items():
         found = dataset.check(headers)
@@ -57,8 +80,6 @@ def check_datasets(datasets: Mapping[str, ImageDataset], cache_file: Path | None
             remarks.append(f"datasets.{section} ({dataset.name}): {count} have transparency, which is dropped")
     if problems:
         raise ConfigError(problems)
-    if cache_file is not None and known != cache:
-        _write_cache(cache_file, {file: header for file, header in known.items() if not isinstance(header, str)})
     return remarks
 
 

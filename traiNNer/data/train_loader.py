@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from traiNNer.data.collate import collate, unit_range_batch
 from traiNNer.data.dataset import ImageDataset
 from traiNNer.data.order import SampleOrder, Ticket, sample_generator
-from traiNNer.data.workers import initialize_worker, start, worker_death_as_run_error
+from traiNNer.data.workers import draw, initialize_worker, start
 from traiNNer.types import Batch, Sample
 from traiNNer.utils.errors import ConfigError, RunError
 from traiNNer.utils.images import ImageError
@@ -132,8 +132,7 @@ class TrainLoader:
             RunError: too many files cannot be read, or a worker died.
         """
         stream = self.start()
-        with worker_death_as_run_error():
-            batches = [next(stream) for _ in range(self._accum_iter)]
+        batches = [draw(stream) for _ in range(self._accum_iter)]
         epoch = self.epoch
         self._consumed += self._accum_iter * self._batch_size * self._world_size
         self._stop_on_faults(batches)

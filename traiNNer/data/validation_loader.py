@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from traiNNer.data.dataset import ImageDataset, unit_range_sample
 from traiNNer.data.order import sample_generator
-from traiNNer.data.workers import initialize_worker, start, worker_death_as_run_error
+from traiNNer.data.workers import draw, initialize_worker, start
 from traiNNer.types import Sample
 from traiNNer.utils.errors import RunError
 from traiNNer.utils.images import ImageError
@@ -77,8 +77,7 @@ class ValidationLoader:
         """
         samples = start(self._loader)
         for _ in self._indices:
-            with worker_death_as_run_error():
-                sample = next(samples)
+            sample = draw(samples)
             if "fault" in sample:
                 raise RunError(f"the data set {self.dataset.name} cannot be read: {sample['fault']}")
             yield unit_range_sample(sample)

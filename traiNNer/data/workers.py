@@ -6,16 +6,20 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker, util
 from multiprocessing.process import BaseProcess
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from traiNNer.utils.errors import RunError
+
+T = TypeVar("T")
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -64,12 +68,62 @@ def signals_held_back() -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+class _Deaths:
+    """The death of a worker raises where a batch is waited for, and nowhere else.
+
+    torch's SIGCHLD handler raises in whatever the main thread does when the signal comes: in the middle of a step, or
+    of the loader's end, after the worker's broken pipe has been noticed.
+    """
+
+    def __init__(self) -> None:
+        self._listening = False
+        self._check: Callable[[int, FrameType | None], Any] | None = None
+
+    def defer(self) -> None:
+        """Stand before torch's handler; to be called before workers start. Once is enough."""
+        if self._check or not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+            return
+        signal_handling._set_SIGCHLD_handler()
+        present = signal.getsignal(signal.SIGCHLD)
+        if callable(present):
+            self._check = present
+            signal.signal(signal.SIGCHLD, self._answer)
+
+    def heard_in(self, action: Callable[[], T]) -> T:
+        """What the action returns. Not a context manager: entering and leaving one would be outside its `try`."""
+        try:
+            try:
+                self._listening = True
+                self._answer()
+                return action()
+            finally:
+                self._listening = False
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise _death(error) from error
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # its batch was announced, but is gone with it
+            raise _death(error) from error
+
+    def _answer(self, number: int = 0, frame: FrameType | None = None) -> None:
+        if self._listening and self._check is not None:
+            try:
+                self._check(number, frame)
+            except RuntimeError:
+                self._listening = False  # one is enough; the second would come while the first is answered
+                raise
+
+
+_deaths = _Deaths()
+
+
 def start(loader: DataLoader[Any]) -> Iterator[Any]:
     """Begin an iteration; starts the workers if there are any."""
     if loader.num_workers and os.name != "nt":
         context = loader.multiprocessing_context or multiprocessing.get_context()
         if context.get_start_method() != "fork":
             resource_tracker.ensure_running()  # starting it unblocks the signals again
+    _deaths.defer()
     others = set(multiprocessing.active_children())
     with signals_held_back():
         iterator = iter(loader)
@@ -85,17 +139,13 @@ def _kill(workers: list[BaseProcess]) -> None:
         worker.kill()
 
 
-@contextmanager
-def worker_death_as_run_error() -> Generator[None]:
-    """A worker that was killed (most often by the system, for memory) ends the run with a message."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise _death(error) from error
-    except (ConnectionError, EOFError, FileNotFoundError) as error:  # its batch was announced, but is gone with it
-        raise _death(error) from error
+def draw(batches: Iterator[T]) -> T:
+    """The next batch.
+
+    Raises:
+        RunError: a worker was killed (most often by the system, for memory), now or since the last batch.
+    """
+    return _deaths.heard_in(lambda: next(batches))
 
 
 def _death(error: Exception) -> RunError:

@@ -26,7 +26,7 @@ class RunLock:
         """See whether another process has the lock; changes nothing.
 
         Raises:
-            ConfigError: it has.
+            ConfigError: it has, or the lock's file cannot be written.
         """
         if self._path.exists():
             self.take()
@@ -36,9 +36,13 @@ class RunLock:
         """Take the lock.
 
         Raises:
-            ConfigError: another process has it.
+            ConfigError: another process has it, or its file cannot be written.
         """
-        file = self._path.open("a+", encoding="utf-8")
+        try:
+            file = self._path.open("a+", encoding="utf-8")
+        except OSError as error:
+            message = f"{self._path} cannot be written ({error.strerror}); accepted: a run's folder to write to"
+            raise ConfigError(Problem(key="name", message=message)) from None
         try:
             _lock(file)
         except OSError:

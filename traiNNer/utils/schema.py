@@ -135,7 +135,7 @@ MISSING = "required key is missing"
 
 def unknown_key(key: str, name: str, accepted: Sequence[str]) -> Problem:
     """The problem of a key that nobody knows; `name` is its last part."""
-    message = f"unknown key; accepted: {', '.join(sorted(accepted))}{nearest(name, accepted)}"
+    message = f"unknown key; accepted: {', '.join(sorted(set(accepted)))}{nearest(name, accepted)}"
     return Problem(key=key, message=message)
 
 
