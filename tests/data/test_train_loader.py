@@ -18,6 +18,7 @@ from torch import Tensor
 
 from traiNNer.data import TrainLoader, train_loader
 from traiNNer.data.order import SampleOrder, sample_generator
+from traiNNer.data.workers import initialize_worker
 from traiNNer.types import Sample
 from traiNNer.utils.errors import ConfigError, RunError
 from traiNNer.utils.images import read_image, unit_range, write_image
@@ -290,6 +291,22 @@ def test_the_death_of_a_worker_is_told_where_a_batch_is_waited_for_and_nowhere_e
     source.close()
     os.kill(os.getpid(), signal.SIGCHLD)
     exhaust(source, 3)  # new workers
+
+
+def signal_itself(number: int) -> None:
+    initialize_worker(0)
+    os.kill(os.getpid(), number)
+    os._exit(7)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="os.kill ends processes there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_ignore_signals_also_where_none_were_held_back(number: signal.Signals) -> None:
+    """Windows cannot hold signals back while workers start; there it is this alone that keeps them."""
+    process = multiprocessing.get_context("fork").Process(target=signal_itself, args=(number,))
+    process.start()
+    process.join(20)
+    assert process.exitcode == 7
 
 
 def test_close_ends_the_workers(make: Make) -> None:

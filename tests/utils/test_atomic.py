@@ -94,3 +94,22 @@ def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     assert remove_leftovers(tmp_path) == [leftover]
     assert names(tmp_path) == ["10.state", "notes.tmp", f"visible{MARK}"]
+
+
+def test_the_last_one_added_gets_its_name_when_the_others_have_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between two renames, which takes microseconds, must not leave the file that vouches for the others."""
+    order: list[str] = []
+    replace = Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        order.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    with FileSet() as files:
+        for name in ("c", "a", "b"):
+            files.add(tmp_path / name).write_bytes(b"")
+        files.commit()
+    assert order == ["c", "a", "b"]

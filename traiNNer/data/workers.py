@@ -149,5 +149,5 @@ def draw(batches: Iterator[T]) -> T:
 
 
 def _death(error: Exception) -> RunError:
-    words = " ".join(str(error).split())
+    words = " ".join(str(error).split()) or type(error).__name__
     return RunError(f"a loader process died ({words}); where memory is short, lower num_worker_per_gpu")
