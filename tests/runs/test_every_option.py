@@ -119,13 +119,14 @@ ELSEWHERE = {
 
 
 IN_THE_TABLE = (
+    "compile_mode",
     "datasets.train.name",
     "datasets.train.num_worker_per_gpu",
     "datasets.train.persistent_workers",
     "datasets.train.pin_memory",
     "datasets.train.prefetch_factor",
 )
-"""A label, and what changes the speed of loading alone: the start-up table is where they show (also tests/data)."""
+"""A label, and what changes speed alone: the start-up table is where they show (also tests/data, and below)."""
 
 
 def every_option() -> set[str]:
@@ -250,3 +251,19 @@ def test_the_option_makes_a_difference(short: dict[str, Any], run_in: Callable[.
     put(changed, key, value)
     table = key in IN_THE_TABLE
     assert run_in(changed, "changed", table=table) != run_in(short, "base", table=table)
+
+
+def test_the_mode_of_compilation_is_what_torch_gets(
+    short: dict[str, Any], run_training: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU the modes compute the same; here the network is left as it is, so that nothing has to be compiled."""
+    seen: list[Any] = []
+
+    def compile_nothing(net: Any, **options: Any) -> Any:
+        seen.append(options)
+        return net
+
+    monkeypatch.setattr("torch.compile", compile_nothing)
+    short |= {"use_compile": True, "compile_mode": "reduce-overhead"}
+    assert run_training(short) == 0
+    assert seen == [{"mode": "reduce-overhead"}]
