@@ -22,7 +22,8 @@ class Findings:
         try:
             yield
         except ConfigError as error:
-            self._problems += [self._place(problem, key) for problem in error.problems]
+            found = [self._place(problem, key) for problem in error.problems]
+            self._problems += [problem for problem in found if problem not in self._problems]
 
     @property
     def none(self) -> bool:

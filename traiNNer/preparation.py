@@ -164,11 +164,11 @@ def prepare(arguments: TrainArguments) -> Prepared:
             with findings.at("name"):
                 RunLock(run.paths.experiment).check()
     run.seed = _choose_seed(options, run.resume)
-    run.rates, notices = choose_rates(options, run.resume, preserve=arguments.preserve_lr)
-    run.notices += notices
     _build_losses(run, findings)
     with findings.at("network_g"):
         _build_networks(run, findings)
+    run.rates, notices = choose_rates(options, run.resume, run.nets, preserve=arguments.preserve_lr)
+    run.notices += notices
     if "net_d" in run.nets:
         with findings.at("network_d"):
             check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"))
@@ -259,7 +259,7 @@ def _check_schedules(run: Prepared, findings: Findings) -> None:
             schedule = build_schedule(rate.scheduler, rate.total_iter)
             if isinstance(schedule, ObservesValidation):
                 check_monitor(schedule, given)
-                if run.val is not None and name in run.nets:
+                if run.val is not None:
                     every = schedule.patience * (run.val.val_freq or 0)
                     count = "1 validation" if schedule.patience == 1 else f"{schedule.patience} validations"
                     line = f"{name}: the rate is reduced after more than {count}"

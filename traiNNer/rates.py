@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from traiNNer.config import Options
-from traiNNer.schedulers import LearningRate, build_schedule
-from traiNNer.utils.checkpoint import ResumePoint
+from traiNNer.schedulers import LearningRate, ObservesValidation, build_schedule
+from traiNNer.utils.checkpoint import ResumePoint, read_state
 from traiNNer.utils.errors import ConfigError
 
 
@@ -31,26 +31,35 @@ class Rate:
             group["initial_lr"] = group["lr"] = self.lr
         return LearningRate(optimizer, build_schedule(self.scheduler, self.total_iter), self.warmup_iter)
 
-    def at(self, iteration: int) -> float:
-        """The rate at an iteration, without what validations have made of it."""
+    def at(self, iteration: int, observed: Mapping[str, Any] | None = None) -> float:
+        """The rate at an iteration; `observed` is the state of a schedule that follows validations."""
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=self.lr)
-        return self.of(optimizer).value(iteration, self.lr)
+        rate = self.of(optimizer)
+        if isinstance(rate.schedule, ObservesValidation) and observed is not None:
+            rate.schedule.load_state_dict(dict(observed))
+        return rate.value(iteration, self.lr)
 
     def dump(self) -> dict[str, Any]:
         """As it is saved in a checkpoint."""
         return {**asdict(self), "scheduler": None if self.scheduler is None else dict(self.scheduler)}
 
 
-def choose_rates(options: Options, resume: ResumePoint | None, *, preserve: bool) -> tuple[dict[str, Rate], list[str]]:
-    """The file's rates, or the checkpoint's where they are to be preserved; with lines that tell of differences."""
-    rates = rates_of(options)
+def choose_rates(
+    options: Options, resume: ResumePoint | None, networks: Iterable[str], *, preserve: bool
+) -> tuple[dict[str, Rate], list[str]]:
+    """The rates of the run's networks by the file, or by the checkpoint where they are to be preserved.
+
+    The lines tell of differences between the two.
+    """
+    present = rates_of(options)
+    rates = {name: present[name] for name in networks if name in present}
     if resume is None:
         return rates, ["--preserve_lr has no effect: the run is not resumed"] if preserve else []
-    record = resume.object_state("run")
-    if record is None:
+    states = {name: entry["state"] for name, entry in read_state(resume.path)["objects"].items()}
+    if "run" not in states:
         return rates, []
-    saved = saved_rates(record, json.loads(record["options"]))
-    lines = changes(saved, rates, resume.iteration + 1)
+    saved = saved_rates(states["run"], json.loads(states["run"]["options"]))
+    lines = changes(saved, rates, resume.iteration + 1, states)
     if preserve:
         rates |= {name: rate for name, rate in saved.items() if name in rates}
         lines.append("--preserve_lr: the learning rates and schedules of the checkpoint are kept")
@@ -87,15 +96,24 @@ def _rates(train: Mapping[str, Any]) -> dict[str, Rate]:
     }
 
 
-def changes(saved: Mapping[str, Rate], present: Mapping[str, Rate], iteration: int) -> list[str]:
-    """A line for each network whose rate at an iteration is another one by the present options."""
+def changes(
+    saved: Mapping[str, Rate], present: Mapping[str, Rate], iteration: int, states: Mapping[str, Any]
+) -> list[str]:
+    """A line for each network whose rate at an iteration is another one by the present options.
+
+    Args:
+        saved: the checkpoint's, by network.
+        present: the option file's.
+        iteration: the first one after the checkpoint.
+        states: of the checkpoint's objects, with what validations have made of a rate under `scheduler/<network>`.
+    """
     lines: list[str] = []
     for name in present.keys() & saved.keys():
         try:
-            before = saved[name].at(iteration)
+            before = saved[name].at(iteration, states.get(f"scheduler/{name}"))
         except ConfigError:  # of a version whose schedules had other parameters
             continue
-        after = present[name].at(iteration)
+        after = present[name].at(iteration, states.get(f"scheduler/{name}"))
         if abs(before - after) > 1e-12 * max(before, after):
             lines.append(
                 f"learning rate of {name} at iteration {iteration}: {before:.4g} by the checkpoint's options, "

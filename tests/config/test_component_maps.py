@@ -51,6 +51,9 @@ def test_mistakes_are_where_they_were_written(mistakes: Callable[..., Any]) -> N
     assert "x.yml:25: train.optimizers.generator.lr: found 'fast'; accepted: a number" in found
     (found,) = mistakes(change(SCHEDULER, SCHEDULER + "  schedulers: {net_x: {type: ConfigTestScheduler}}\n"))
     assert "train.schedulers.net_x: this model has no such network; accepted: net_g (generator, g), net_d" in found
+    (found,) = mistakes(change(SCHEDULER, SCHEDULER + "  schedulers: {vae: {type: ConfigTestScheduler}}\n"))
+    assert "net_d (discriminator, d)" in found
+    assert "did you mean" not in found
     (found,) = mistakes(change(SCHEDULER, SCHEDULER + "  schedulers: [1]\n"))
     assert "train.schedulers: found something else" in found
 
@@ -78,6 +81,7 @@ def written(tmp_path: Path) -> Callable[[str, str], Path]:
     ("name", "text"),
     [
         ("a.json", '{"optimizers": {"generator": {"type": "ConfigTestOptimizer", "lr": 5e-7}}}'),
+        ("tabs.json", '{\n\t"optimizers": {\n\t\t"g": {"type":\t"ConfigTestOptimizer", "lr": 5e-7}\n\t}\n}'),
         ("a.yml", "optimizers:\n  net_g: {type: ConfigTestOptimizer, lr: 5e-7}\n"),
     ],
 )
@@ -99,6 +103,10 @@ def test_a_file_replaces_the_components_that_it_names(written: Callable[..., Pat
         ),
         ('{"optimisers": {}}', "a.json:1: optimisers: unknown key; accepted: optimizers"),
         ('{"optimizers": {"flow": {"type": "Lion"}}}', "a.json:1: optimizers.flow: this model has no such network"),
+        (
+            '{"optimizers": {"g": {"type": "ConfigTestOptimizer"},\n"net_g": {"type": "ConfigTestOptimizer"}}}',
+            "a.json:2: optimizers.net_g: the same as optimizers.g in line 1; accepted: one of them",
+        ),
         ('{"optimizers": ', "a.json:1: YAML syntax error"),
     ],
 )

@@ -60,6 +60,32 @@ def test_a_resume_goes_on_counting(plateau: dict[str, Any], run_training: Run, t
     assert rates(logs[0]) == rates(logs[1])
 
 
+def test_what_validations_made_of_the_rate_counts_where_it_changes(
+    plateau: dict[str, Any], run_training: Run, tmp_path: Path
+) -> None:
+    plateau["train"] |= {"total_iter": 4, "warmup_iter": -1}
+    assert run_training(plateau) == 0
+    file = tmp_path / "experiments" / "tiny" / "train.log"
+    for total_iter, scheduler, line in (
+        (5, PLATEAU | {"factor": 0.25}, "iteration 5: 0.004 by the checkpoint's options, 0.002 by the current ones"),
+        (6, {"type": "StepLR", "step_size": 100}, "iteration 6: 0.0005 by the checkpoint's options, 0.008 by the"),
+    ):
+        before = file.read_text(encoding="utf-8")
+        plateau["train"] |= {"scheduler": scheduler, "total_iter": total_iter}
+        assert run_training(plateau, "--auto_resume") == 0
+        assert f"learning rate of net_g at {line}" in file.read_text(encoding="utf-8").removeprefix(before)
+
+
+def test_a_schedule_of_two_networks_is_one_mistake(
+    plateau: dict[str, Any], run_training: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plateau["network_d"] = {"type": "munet", "num_feat": 4, "ch_mult": [1, 2]}
+    plateau["train"]["losses"].append({"type": "ganloss", "loss_weight": 0.1})
+    plateau["train"] |= {"optim_d": {"type": "AdamW", "lr": 1e-3}, "scheduler": PLATEAU | {"monitor": "val/psnrr"}}
+    assert run_training(plateau) == 2
+    assert capfd.readouterr().err.count("train.scheduler.monitor") == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

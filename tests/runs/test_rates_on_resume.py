@@ -122,6 +122,15 @@ def test_a_network_added_later_starts_fresh(parts: Callable[..., Any], options: 
     assert rates(log, "net_d")[5] == pytest.approx(3e-3 * (0.1 + 0.9 / 2), rel=1e-2)
 
 
+def test_an_optimizer_without_its_network_is_not_spoken_of(
+    parts: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    options["train"]["optim_d"] = {"type": "AdamW", "lr": 1e-3}
+    _, _, log = parts({"scheduler": STEP | {"gamma": 0.1}})
+    assert "learning rate of net_g at iteration 5" in log
+    assert "learning rate of net_d" not in log
+
+
 def test_a_file_of_optimizers_replaces_the_networks_it_names(
     options: dict[str, Any], run_training: Run, tmp_path: Path
 ) -> None:

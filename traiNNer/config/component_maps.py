@@ -47,7 +47,7 @@ def spread(root: Node) -> list[Problem]:
     problems: list[Problem] = []
     for parent in parents:
         for name in [name for name in parent.section if name in SECTIONS]:
-            problems += _place(root, parent.section.pop(name), SECTIONS[name], replace=False)
+            problems += _place(root, parent.section.pop(name), SECTIONS[name])
     return problems
 
 
@@ -57,39 +57,54 @@ def replace_from(root: Node, path: Path) -> list[Problem]:
     Raises:
         ConfigError: the file cannot be read, or is neither JSON nor YAML.
     """
-    tree, problems = parse(read_file(path), str(path))
+    text = read_file(path)
+    if text.lstrip().startswith("{"):
+        text = text.replace("\t", " ")  # JSON may be indented with tabs, which YAML refuses; its texts hold none
+    tree, problems = parse(text, str(path))
+    placed: set[str] = set()
     for name, node in tree.section.items():
         if name in SECTIONS:
-            problems += _place(root, node, SECTIONS[name], replace=True)
+            problems += _place(root, node, SECTIONS[name], replacing=placed)
         else:
             message = f"unknown key; accepted: {', '.join(SECTIONS)}{nearest(name, SECTIONS)}"
             problems.append(node.problem(message))
     return problems
 
 
-def _place(root: Node, node: Node, kind: str, *, replace: bool) -> list[Problem]:
+def _place(root: Node, node: Node, kind: str, replacing: set[str] | None = None) -> list[Problem]:
     if node.value is None:
         return []
     if not isinstance(node.value, dict):
         return [node.problem("found something else; accepted: a section with a section for each network")]
     train = root.section.get("train") or root.child("train", {}, node.line)
-    return list(_place_each(train, node, kind, replace=replace))
+    return list(_place_each(train, node, kind, replacing))
 
 
-def _place_each(train: Node, node: Node, kind: str, *, replace: bool) -> Iterator[Problem]:
+def _place_each(train: Node, node: Node, kind: str, replacing: set[str] | None) -> Iterator[Problem]:
+    """Put a map's entries under `train`.
+
+    Args:
+        train: the section.
+        node: the map.
+        kind: what the keys begin with.
+        replacing: keys that the same file has replaced so far, any other may be; None if none may be.
+    """
     for name, entry in node.section.items():
         networks = components(name)
         if not networks:
             accepted = ", ".join(_with_other_names(network) for network in NETWORKS)
-            names = [*NETWORKS, *OTHER_NAMES]
+            names = [*NETWORKS, *(other for other in OTHER_NAMES if components(other))]
             yield entry.problem(f"this model has no such network; accepted: {accepted}{nearest(name, names)}")
         for network in networks:
             key = f"{kind}_{network.removeprefix('net_')}"
             present = train.section.get(key)
-            if present is not None and present.value is not None and not replace:
+            taken = replacing is None or key in replacing
+            if present is not None and present.value is not None and taken:
                 yield entry.problem(f"the same as {present.written} in line {present.line}; accepted: one of them")
             elif isinstance(train.value, dict):
                 train.section[key] = entry
+                if replacing is not None:
+                    replacing.add(key)
 
 
 def _with_other_names(network: str) -> str:
