@@ -131,6 +131,26 @@ def test_an_optimizer_without_its_network_is_not_spoken_of(
     assert "learning rate of net_d" not in log
 
 
+@pytest.mark.parametrize("name", ["RMSprop", "SGD", "AdamW"])
+def test_momentum_may_be_cycled_from_a_resume_on(parts: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
+    optimizer = {"type": name, "lr": 1e-3}
+    options["train"]["optim_g"] = optimizer
+    cycle = {"type": "OneCycleLR", "cycle_momentum": True}
+    _, after, _ = parts({"optim_g": optimizer, "scheduler": cycle})
+    assert after.keys() == {5, 6, 7, 8}
+
+
+def test_the_momentum_of_a_schedule_free_optimizer_is_not_cycled(
+    options: dict[str, Any], run_training: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cycle = {"type": "OneCycleLR", "cycle_momentum": True}
+    options["train"] |= {"optim_g": {"type": "AdamWScheduleFree"}, "scheduler": cycle}
+    assert run_training(options, "--check") == 2
+    assert "train.scheduler.cycle_momentum: found true, but the average of a sch" in capfd.readouterr().err
+    cycle["cycle_momentum"] = False
+    assert run_training(options, "--check") == 0
+
+
 def test_a_file_of_optimizers_replaces_the_networks_it_names(
     options: dict[str, Any], run_training: Run, tmp_path: Path
 ) -> None:
