@@ -179,7 +179,7 @@ def check_momentum(schedule: CyclesMomentum, optimizer: torch.optim.Optimizer) -
     ConfigError: the schedule would move the momentum of a schedule-free optimizer, which finds its average by it.
     """
     if schedule.momentum(1) is not None and keeps_average(optimizer):
-        message = "found true, but the average of a schedule-free optimizer goes by a constant betas[0]; accepted: false"
+        message = "found true, but a schedule-free optimizer finds its average by a constant betas[0]; accepted: false"
         raise ConfigError(Problem(key="cycle_momentum", message=message))
 
 

@@ -122,9 +122,7 @@ def test_a_network_added_later_starts_fresh(parts: Callable[..., Any], options: 
     assert rates(log, "net_d")[5] == pytest.approx(3e-3 * (0.1 + 0.9 / 2), rel=1e-2)
 
 
-def test_an_optimizer_without_its_network_is_not_spoken_of(
-    parts: Callable[..., Any], options: dict[str, Any]
-) -> None:
+def test_an_optimizer_without_its_network_is_not_spoken_of(parts: Callable[..., Any], options: dict[str, Any]) -> None:
     options["train"]["optim_d"] = {"type": "AdamW", "lr": 1e-3}
     _, _, log = parts({"scheduler": STEP | {"gamma": 0.1}})
     assert "learning rate of net_g at iteration 5" in log
@@ -146,7 +144,7 @@ def test_the_momentum_of_a_schedule_free_optimizer_is_not_cycled(
     cycle = {"type": "OneCycleLR", "cycle_momentum": True}
     options["train"] |= {"optim_g": {"type": "AdamWScheduleFree"}, "scheduler": cycle}
     assert run_training(options, "--check") == 2
-    assert "train.scheduler.cycle_momentum: found true, but the average of a sch" in capfd.readouterr().err
+    assert "train.scheduler.cycle_momentum: found true, but a schedule-free" in capfd.readouterr().err
     cycle["cycle_momentum"] = False
     assert run_training(options, "--check") == 0
 
