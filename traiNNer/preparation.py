@@ -168,8 +168,9 @@ def prepare(arguments: TrainArguments) -> Prepared:
     _build_losses(run, findings)
     with findings.at("network_g"):
         _build_networks(run, findings)
-    run.rates, notices = choose_rates(options, run.resume, run.nets, preserve=arguments.preserve_lr)
-    run.notices += notices
+    with findings.at("train.scheduler"):
+        run.rates, notices = choose_rates(options, run.resume, run.nets, preserve=arguments.preserve_lr)
+        run.notices += notices
     if "net_d" in run.nets:
         with findings.at("network_d"):
             check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"))

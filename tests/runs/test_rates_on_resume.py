@@ -112,6 +112,18 @@ def test_preserved_rates_stay_also_over_a_second_resume(
     assert "iteration 11: 0.002 by the checkpoint's options, 1e-05 by the current ones" in log
 
 
+@pytest.mark.parametrize("schedule", ["CosineAnnealingLR", "MultiStepLR"])
+def test_a_preserved_schedule_of_another_length_is_told(
+    parts: Callable[..., Any], options: dict[str, Any], schedule: str
+) -> None:
+    spans = schedule == "CosineAnnealingLR"
+    options["train"]["scheduler"] = {"type": schedule, "eta_min_factor": 0.0} if spans else STEP
+    _, after, log = parts({}, "--preserve_lr")
+    line = "--preserve_lr: the schedule of net_g is that of a run of 4, not 8 iterations"
+    assert (line in log) is spans
+    assert (after[8] > after[5]) is spans  # the cosine rises again
+
+
 def test_a_network_added_later_starts_fresh(parts: Callable[..., Any], options: dict[str, Any], tmp_path: Path) -> None:
     options["network_d"] = {"type": "munet", "num_feat": 4, "ch_mult": [1, 2]}
     gan = [{"type": "l1loss", "loss_weight": 1.0}, {"type": "ganloss", "loss_weight": 0.1}]
