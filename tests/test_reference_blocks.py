@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from traiNNer.config.component_maps import SECTIONS, components
+from traiNNer.config.reading import parse
 from traiNNer.optimizers import build_optimizer
 from traiNNer.schedulers import LearningRate, ObservesValidation, build_schedule
 
@@ -110,7 +110,10 @@ def networks() -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_builds_and_steps(block: str) -> None:
-    content, nets = yaml.safe_load(BLOCKS[block].replace("1e-8", "1.0e-8")), networks()
+    root, problems = parse(BLOCKS[block], block)
+    assert not problems
+    content: dict[str, Any] = root.plain()
+    nets = networks()
     assert content.keys() <= SECTIONS.keys()
     optimizers, schedulers = (
         content.get("optimizers", {}),
@@ -121,10 +124,7 @@ def test_a_block_builds_and_steps(block: str) -> None:
         assert found, name
         for network in found:
             net = nets[network]
-            options = {
-                key: float(value) if key in ("lr", "eps") else value for key, value in optimizers.get(name, {}).items()
-            }
-            optimizer = build_optimizer(options or {"type": "AdamW", "lr": 1e-4}, net)
+            optimizer = build_optimizer(optimizers.get(name, {"type": "AdamW", "lr": 1e-4}), net)
             rate = LearningRate(optimizer, build_schedule(schedulers.get(name), 1000))
             before = [parameter.detach().clone() for parameter in net.parameters()]
             for iteration in (1, 2, 3):

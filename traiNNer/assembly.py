@@ -91,6 +91,8 @@ def _load(checkpoint: Checkpoint, run: Prepared, model: SRModel) -> list[str]:
     """Load what the run resumes from; the optimizers' hyperparameters stay those of the option file."""
     if run.resume is None:
         return []
+    for player in model.players.values():  # a schedule that cycles the momentum may need state that is not there
+        player.learning_rate.apply(run.resume.iteration + 1)
     optimizers = [player.optimizer for player in model.players.values()]
     written = [settings(optimizer) for optimizer in optimizers]
     lines = checkpoint.load(run.resume, ignore=run.options.path.ignore_resume_networks or ())

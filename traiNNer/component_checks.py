@@ -16,7 +16,8 @@ from traiNNer.inference import network_info
 from traiNNer.losses.base import total
 from traiNNer.losses.term import Term
 from traiNNer.metrics import build_metric
-from traiNNer.schedulers import ObservesValidation
+from traiNNer.optimizers import keeps_average
+from traiNNer.schedulers import CyclesMomentum, ObservesValidation
 from traiNNer.types import Better, Metric
 from traiNNer.utils.errors import ConfigError, Problem, nearest
 
@@ -171,6 +172,15 @@ def check_monitor(schedule: ObservesValidation, given: Mapping[str, Better]) -> 
     if given[schedule.monitor] != better:
         found = f"found {schedule.mode}, but {schedule.monitor} is better when it is {given[schedule.monitor]}"
         raise ConfigError(Problem(key="mode", message=f"{found}; accepted: {'max' if better == 'lower' else 'min'}"))
+
+
+def check_momentum(schedule: CyclesMomentum, optimizer: torch.optim.Optimizer) -> None:
+    """Raises:
+    ConfigError: the schedule would move the momentum of a schedule-free optimizer, which finds its average by it.
+    """
+    if schedule.momentum(1) is not None and keeps_average(optimizer):
+        message = "found true, but a schedule-free optimizer finds its average by a constant betas[0]; accepted: false"
+        raise ConfigError(Problem(key="cycle_momentum", message=message))
 
 
 def build_metrics(options: Options, datasets: Iterable[ImageDataset], findings: Findings) -> dict[str, Metric]:

@@ -24,6 +24,7 @@ from traiNNer.component_checks import (
     check_deterministic,
     check_deterministic_loss,
     check_discriminator,
+    check_momentum,
     check_monitor,
     check_needs,
     check_validation_images,
@@ -38,7 +39,7 @@ from traiNNer.losses.term import Term
 from traiNNer.optimizers import build_optimizer
 from traiNNer.rates import Rate, choose_rates
 from traiNNer.run_folders import check_folders, refuse_foreign_files
-from traiNNer.schedulers import ObservesValidation, build_schedule
+from traiNNer.schedulers import CyclesMomentum, ObservesValidation, build_schedule
 from traiNNer.types import Better, Metric
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import (
@@ -167,8 +168,9 @@ def prepare(arguments: TrainArguments) -> Prepared:
     _build_losses(run, findings)
     with findings.at("network_g"):
         _build_networks(run, findings)
-    run.rates, notices = choose_rates(options, run.resume, run.nets, preserve=arguments.preserve_lr)
-    run.notices += notices
+    with findings.at("train.scheduler"):
+        run.rates, notices = choose_rates(options, run.resume, run.nets, preserve=arguments.preserve_lr)
+        run.notices += notices
     if "net_d" in run.nets:
         with findings.at("network_d"):
             check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"))
@@ -257,6 +259,8 @@ def _check_schedules(run: Prepared, findings: Findings) -> None:
         key = key if getattr(run.train, key) is not None else "scheduler"
         with findings.at(f"train.{key}"):
             schedule = build_schedule(rate.scheduler, rate.total_iter)
+            if isinstance(schedule, CyclesMomentum) and name in run.optimizers:
+                check_momentum(schedule, run.optimizers[name])
             if isinstance(schedule, ObservesValidation):
                 check_monitor(schedule, given)
                 if run.val is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -61,9 +61,20 @@ def choose_rates(
     saved = saved_rates(states["run"], json.loads(states["run"]["options"]))
     lines = changes(saved, rates, resume.iteration + 1, states)
     if preserve:
-        rates |= {name: rate for name, rate in saved.items() if name in rates}
+        kept = {name: rate for name, rate in saved.items() if name in rates}
         lines.append("--preserve_lr: the learning rates and schedules of the checkpoint are kept")
-    return rates, lines
+        lines += [_span(name, rate, rates[name].total_iter) for name, rate in kept.items()]
+        rates |= kept
+    return rates, [line for line in lines if line]
+
+
+def _span(name: str, rate: Rate, total_iter: int) -> str:
+    """A line if a preserved schedule spans a run of another length, so that it does not end where the run does."""
+    if rate.at(total_iter) == replace(rate, total_iter=total_iter).at(total_iter):
+        return ""
+    return (
+        f"--preserve_lr: the schedule of {name} is that of a run of {rate.total_iter:,}, not {total_iter:,} iterations"
+    )
 
 
 def rates_of(options: Options) -> dict[str, Rate]:

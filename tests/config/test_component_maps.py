@@ -119,3 +119,9 @@ def test_mistakes_in_that_file_name_it(written: Callable[..., Path], text: str, 
 def test_a_file_that_is_not_there(written: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such file"):
         load_options(written("x.yml", GOOD), components=tmp_path / "none.json")
+
+
+def test_options_of_a_network_that_is_not_there_are_told(load: Callable[..., Any]) -> None:
+    own = "  optimizers: {net_d: {type: configtestoptimizer, lr: 3e-4}}\n"
+    (notice,) = load(change(SCHEDULER, SCHEDULER + own)).notices
+    assert notice.endswith("train.optimizers.net_d: has no effect without network_d")

@@ -91,10 +91,12 @@ def test_it_writes_one_plot_and_says_what_to_write(
     assert 1e-5 < float(said[0]) < 1e-1
 
 
+@pytest.mark.parametrize("optimizer", ["AdamW", "AdamWScheduleFree", "Prodigy"])
 def test_a_run_after_it_is_a_run_without_it(
-    rich_options: dict[str, Any], write_options: Callable[..., Path], tmp_path: Path
+    rich_options: dict[str, Any], write_options: Callable[..., Path], tmp_path: Path, optimizer: str
 ) -> None:
     rich_options["val"] = None
+    rich_options["train"]["optim_g"] = {"type": optimizer, "lr": 4e-3}
     ends = []
     for tested in (False, True):
         trainer = built(write_options(rich_options), "--name", f"tested_{tested}")

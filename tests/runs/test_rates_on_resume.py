@@ -112,6 +112,18 @@ def test_preserved_rates_stay_also_over_a_second_resume(
     assert "iteration 11: 0.002 by the checkpoint's options, 1e-05 by the current ones" in log
 
 
+@pytest.mark.parametrize("schedule", ["CosineAnnealingLR", "MultiStepLR"])
+def test_a_preserved_schedule_of_another_length_is_told(
+    parts: Callable[..., Any], options: dict[str, Any], schedule: str
+) -> None:
+    spans = schedule == "CosineAnnealingLR"
+    options["train"]["scheduler"] = {"type": schedule, "eta_min_factor": 0.0} if spans else STEP
+    _, after, log = parts({}, "--preserve_lr")
+    line = "--preserve_lr: the schedule of net_g is that of a run of 4, not 8 iterations"
+    assert (line in log) is spans
+    assert (after[8] > after[5]) is spans  # the cosine rises again
+
+
 def test_a_network_added_later_starts_fresh(parts: Callable[..., Any], options: dict[str, Any], tmp_path: Path) -> None:
     options["network_d"] = {"type": "munet", "num_feat": 4, "ch_mult": [1, 2]}
     gan = [{"type": "l1loss", "loss_weight": 1.0}, {"type": "ganloss", "loss_weight": 0.1}]
@@ -122,13 +134,31 @@ def test_a_network_added_later_starts_fresh(parts: Callable[..., Any], options: 
     assert rates(log, "net_d")[5] == pytest.approx(3e-3 * (0.1 + 0.9 / 2), rel=1e-2)
 
 
-def test_an_optimizer_without_its_network_is_not_spoken_of(
-    parts: Callable[..., Any], options: dict[str, Any]
-) -> None:
+def test_an_optimizer_without_its_network_is_not_spoken_of(parts: Callable[..., Any], options: dict[str, Any]) -> None:
     options["train"]["optim_d"] = {"type": "AdamW", "lr": 1e-3}
     _, _, log = parts({"scheduler": STEP | {"gamma": 0.1}})
     assert "learning rate of net_g at iteration 5" in log
     assert "learning rate of net_d" not in log
+
+
+@pytest.mark.parametrize("name", ["RMSprop", "SGD", "AdamW"])
+def test_momentum_may_be_cycled_from_a_resume_on(parts: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
+    optimizer = {"type": name, "lr": 1e-3}
+    options["train"]["optim_g"] = optimizer
+    cycle = {"type": "OneCycleLR", "cycle_momentum": True}
+    _, after, _ = parts({"optim_g": optimizer, "scheduler": cycle})
+    assert after.keys() == {5, 6, 7, 8}
+
+
+def test_the_momentum_of_a_schedule_free_optimizer_is_not_cycled(
+    options: dict[str, Any], run_training: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cycle = {"type": "OneCycleLR", "cycle_momentum": True}
+    options["train"] |= {"optim_g": {"type": "AdamWScheduleFree"}, "scheduler": cycle}
+    assert run_training(options, "--check") == 2
+    assert "train.scheduler.cycle_momentum: found true, but a schedule-free" in capfd.readouterr().err
+    cycle["cycle_momentum"] = False
+    assert run_training(options, "--check") == 0
 
 
 def test_a_file_of_optimizers_replaces_the_networks_it_names(

@@ -49,6 +49,9 @@ def notices(data: Data) -> list[Problem]:
             text = "has no effect here: images are validated one by one"
             found += [Problem(key=f"datasets.{phase}.{name}", message=text) for name in names]
     train = section(data, "train")
+    if data.get("network_d") is None:
+        names = [name for name in ("optim_d", "scheduler_d") if train.get(name) is not None]
+        found += [Problem(key=f"train.{name}", message="has no effect without network_d") for name in names]
     found += loss_notices(train.get("losses"), train.get("total_iter"))
     for name, scheduler, total_iter in _schedulers(train):
         found += [problem.under(f"train.{name}") for problem in scheduler_notices(scheduler, total_iter)]
