@@ -47,6 +47,13 @@ def test_it_follows_validations_and_composes_with_warm_up(
     assert "after more than 1 validation (1 iterations) without improvement in val/psnr" in log
 
 
+def test_by_default_it_follows_the_validation_loss(plateau: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
+    plateau["train"]["scheduler"] = {name: value for name, value in PLATEAU.items() if name != "mode"}
+    assert run_training(plateau) == 0
+    log = (tmp_path / "experiments" / "tiny" / "train.log").read_text(encoding="utf-8")
+    assert "[iter 3] learning rate of net_g reduced from 0.006 to 0.003: no improvement in val/loss" in log
+
+
 @pytest.mark.parametrize("at", [2, 3, 4, 7])
 def test_a_resume_goes_on_counting(plateau: dict[str, Any], run_training: Run, tmp_path: Path, at: int) -> None:
     assert run_training(plateau | {"name": "straight"}) == 0
