@@ -141,3 +141,13 @@ def test_a_scheduler_example_builds(options: dict[str, Any]) -> None:
     schedule = build_schedule(options, 60_000)
     assert 0 <= schedule(1, 1e-5) <= 1
     assert isinstance(schedule, ObservesValidation) is (options["type"] == "ReduceLROnPlateau")
+    net = networks()["flow_processor"]
+    optimizer = build_optimizer({"type": "AdamW", "lr": 1e-4}, net)
+    rate = LearningRate(optimizer, schedule)
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    for iteration in (1, 2):
+        rate.apply(iteration)
+        optimizer.zero_grad()
+        net(torch.ones(2, 4)).square().mean().backward()
+        optimizer.step()
+    assert any(not torch.equal(one, two) for one, two in zip(before, net.parameters(), strict=True))
