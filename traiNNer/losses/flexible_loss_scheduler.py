@@ -104,6 +104,13 @@ class FlexibleLossScheduler:
         """The watched value, smoothed; None before the first one that counts."""
         return self._smoothed
 
+    @property
+    def watched_losses(self) -> tuple[str, ...]:
+        """Labels of the losses whose values it watches."""
+        if self.params.adaptation_trigger == "iteration":
+            return ()
+        return self.params.losses_of(self.params.monitor_metric)
+
     def get_loss_weights(self) -> dict[str, float]:
         """Label, or label/component, to the multiplier of its own weight."""
         source, target = self.weight_source, self.weight_target
@@ -120,7 +127,6 @@ class FlexibleLossScheduler:
         self.progress = self.params.progress_at(iteration)
         if iteration not in [at for at, _ in self.params.schedule or ()]:
             return None
-        self._adaptations += 1
         return self._adaptation(f"iteration {iteration:,}")
 
     def step(self, metrics: Mapping[str, float], iteration: int | None = None) -> Adaptation | None:
@@ -165,12 +171,11 @@ class FlexibleLossScheduler:
         name = self.params.monitor_metric
         if name in metrics:
             return metrics[name]
-        names = {"source_loss": self.params.source_loss, "target_loss": self.params.target_loss}.get(name, (name,))
-        if name == "val_loss" and "val/loss" in metrics:
-            names = ("val/loss",)
+        names = self.params.losses_of(name) or ("val/loss" if name == "val_loss" else f"val/{name}",)
         missing = [each for each in names if each not in metrics]
         if missing:
-            raise KeyError(f"{', '.join(missing)} is not among the figures of this validation: {', '.join(metrics)}")
+            shown = name if names == (f"val/{name}",) else ", ".join(missing)
+            raise KeyError(f"{shown} is not among the figures of this validation: {', '.join(metrics)}")
         return sum(metrics[each] for each in names)
 
     def _observe(self, value: float) -> str:

@@ -67,7 +67,7 @@ class SchedulerParams(BaseModel):
     Validating it raises pydantic.ValidationError with every mistake.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     enabled: bool = option(True, unit="switch", text="Move the weights; false: they stay as the losses have them.")
     source_loss: Labels = option(unit="label", text="Label of the loss whose weight goes down, or a list of labels.")
@@ -151,7 +151,6 @@ class SchedulerParams(BaseModel):
         None,
         unit="list",
         min_length=1,
-        validate_default=True,
         text="Of adaptation_trigger iteration: [iteration, progress] pairs; progress is linear between them, from 0 at "
         "iteration 0 unless the first pair says otherwise.",
     )
@@ -227,6 +226,12 @@ class SchedulerParams(BaseModel):
     def targets(self) -> list[str]:
         """What has the target's multiplier."""
         return _chosen(self.target_components, self.target_loss)
+
+    def losses_of(self, monitor: str) -> tuple[str, ...]:
+        """The labels that `source_loss` or `target_loss` stands for; nothing for another name."""
+        if monitor not in ("source_loss", "target_loss"):
+            return ()
+        return self.source_loss if monitor == "source_loss" else self.target_loss
 
     def multipliers(self, progress: float) -> tuple[float, float]:
         """Multipliers of source and target at a progress in [0, 1]; their sum is that of the start.
