@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,7 @@ def test_increase_adapts_at_once() -> None:
     assert list(watch(each, [1.0, 0.9, 0.905, 0.92, 0.5, 0.6])) == [4, 6]
     smoothed = scheduler(**AT_ONCE | {"use_ema": True}, adaptation_trigger="increase", min_delta=0.01)
     assert list(watch(smoothed, [1.0, 1.05, 1.2])) == [3]  # 1, 1.005, 1.0245
+    assert list(watch(scheduler(**AT_ONCE, adaptation_trigger="increase", min_delta=0.5), [1.0, 1.4, 2.2])) == [3]
 
 
 def test_the_brake_fires_and_lets_go() -> None:
@@ -219,6 +221,8 @@ def test_iterations_move_it_alone() -> None:
     assert later.progress == pytest.approx(0.2)
     with pytest.raises(ValueError, match="step needs the iteration"):
         later.step({})
+    coarse = scheduler(adaptation_trigger="iteration", schedule=[[1000, 0.2], [2500, 1.0]])
+    assert [coarse.step({}, at) is not None for at in (900, 1800, 2700, 3600)] == [False, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -247,6 +251,17 @@ def test_cap_and_sum() -> None:
     targets = [path.multipliers(q)[1] for q in np.linspace(0, 1, 21)]
     assert targets == sorted(targets)
     assert targets[-1] == pytest.approx(0.8 / 11)
+    falling = SchedulerParams(
+        **LABELS,
+        initial_weight_source=0.5,
+        initial_weight_target=2.0,
+        final_weight_source=1.0,
+        final_weight_target=5.0,
+        max_weight_target=3.0,
+    )
+    targets = [falling.multipliers(q)[1] for q in np.linspace(0, 1, 201)]
+    assert targets == sorted(targets, reverse=True)
+    assert max(before - after for before, after in pairwise(targets)) < 0.05  # no jump
     scaled = SchedulerParams(**LABELS, final_weight_source=0.05, final_weight_target=0.45)
     assert scaled.multipliers(1.0) == pytest.approx((0.2, 0.8))  # 0.1 and 0.9, were it not for the cap
 
@@ -284,6 +299,24 @@ def test_labels_and_components() -> None:
         watched.step({"l1": 1.0})
 
 
+def test_a_component_that_is_left_out_keeps_its_weight() -> None:
+    each = FlexibleLossScheduler(
+        SchedulerParams(source_loss="l1", target_loss="p", target_components={"p": True, "p/style": False})
+    )
+    assert each.get_loss_weights() == {"l1": 1.0, "p": 0.0, "p/style": 1.0}
+
+
+def test_a_state_of_other_losses_is_refused() -> None:
+    with pytest.raises(ValueError, match="it moves l1 -> spectrum, not l1 -> other"):
+        scheduler(target_loss="other").load_state_dict(scheduler().state_dict())
+
+
+def test_numbers_of_other_types_are_taken() -> None:
+    each = scheduler(**AT_ONCE)
+    each.step({"spectrum": np.float32(0.5)})  # type: ignore[dict-item]
+    assert json.loads(json.dumps(each.state_dict()))["best"] == 0.5
+
+
 def test_off_it_multiplies_by_one() -> None:
     each = scheduler(enabled=False, static_components={"tv": 0.5})
     assert watch(each, [1.0] * 50) == {}
@@ -304,6 +337,15 @@ def test_auto_patience_knows_the_noise(noise: float, smooth: bool) -> None:
     assert moved[0.0] >= 57
 
 
+@pytest.mark.parametrize(("beta", "noise"), [(0.97, 0.02), (0.99, 0.005)])
+def test_auto_patience_knows_that_a_slow_average_lags(beta: float, noise: float) -> None:
+    moved = 0
+    for seed in range(40):
+        curve = 0.999 ** np.arange(100) * np.exp(noise * np.random.default_rng(seed).standard_normal(100))
+        moved += bool(watch(scheduler(patience="auto", ema_beta=beta), curve.tolist()))
+    assert moved <= 2
+
+
 def test_another_monitor_after_a_resume_starts_from_its_own_best() -> None:
     each = scheduler(**AT_ONCE, patience=2)
     watch(each, [1.0] * 4)
@@ -320,6 +362,9 @@ REFUSED = [
     {"min_delta": 0.0, "patience": "auto"},
     {"min_delta": 1.0},
     {"transition_step": 0.0},
+    {"transition_step": 1e-9},
+    {"source_components": {}},
+    {"target_components": {"spectrum": False}},
     {"transition_step": 1.5},
     {"ema_beta": 1.0},
     {"initial_weight_source": -1.0},
