@@ -5,6 +5,8 @@
 
 It reads the run's TensorBoard files and its train.log, also while the run goes on. A run that was resumed is one run:
 points that a session took back are left out. Each scheduler has a row; its adaptations are listed on the terminal.
+
+Exit code: 0 drawn, 2 there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -15,11 +17,15 @@ import math
 import re
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from traiNNer.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,10 +46,6 @@ START = re.compile(
 ITERATION = re.compile(r"\[iter ([\d,]+)[/\]]")
 ADAPTATION = re.compile(r"\[iter ([\d,]+)\] (loss scheduler(?: \d+)?): (.+): progress ([\d.]+), source")
 PAUSE = re.compile(r"loss scheduler \((.+?)\): (\d+ adaptations without improvement; paused .*)$")
-
-
-class NothingToDrawError(Exception):
-    """Why there is no picture, and what would make one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,19 +153,18 @@ def read_run(folder: Path) -> list[Row]:
     """The schedulers of a run.
 
     Raises:
-        NothingToDrawError: there are none.
+        ConfigError: there are none.
     """
     if not folder.is_dir():
-        raise NothingToDrawError(f"{folder}: no such folder; a run's folder is experiments/NAME")
+        raise ConfigError(f"found no folder {folder}; accepted: the folder of a run, such as experiments/NAME")
     events = next((each for each in (folder / "tb_logger", folder) if any(each.glob("events.out.tfevents.*"))), None)
     if events is None:
-        raise NothingToDrawError(f"{folder} has no TensorBoard files: set logger.use_tb_logger: true and train")
+        raise ConfigError(f"found no TensorBoard files in {folder}; accepted: a run with logger.use_tb_logger: true")
     curves = read_scalars(events)
     names = sorted({tag.partition("/")[0] for tag in curves if re.match(r"loss_scheduler(_\d+)?/", tag)}, key=order)
     if not names:
-        raise NothingToDrawError(
-            f"{events} has no curves of a loss scheduler: the run has no train.loss_scheduler, or no validation yet"
-        )
+        reason = "accepted: one with train.loss_scheduler that has validated at least once"
+        raise ConfigError(f"the run {folder} has logged no loss scheduler; {reason}")
     told = read_log(folder / "train.log")
     return [make_row(name, told.get(name, Told()), curves) for name in names]
 
@@ -211,15 +212,15 @@ def agrees(mark: Mark, progress: Curve) -> bool:
     return math.isclose(mark.progress, progress[mark.iteration], abs_tol=0.006)
 
 
-def draw(rows: list[Row]) -> Figure:
+def draw(rows: list[Row], title: str = "") -> Figure:
     """The picture: a row for each scheduler."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 3.6 * len(rows)), layout="constrained")
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, row in zip(parts, rows, strict=True):
-        moves = row.told.names or "losses unknown, as there is no log"
-        part.suptitle(f"{row.name}: {moves}", x=0.01, ha="left", fontweight="bold", fontsize=11)
+        words = (title, row.name.replace("_", " "), row.told.names)
+        part.suptitle(": ".join(filter(None, words)), x=0.01, ha="left", fontweight="bold", fontsize=11)
         left, middle, right = part.subplots(1, 3, sharex=True)
         draw_multipliers(left, row)
         draw_weights(middle, row)
@@ -262,6 +263,9 @@ def draw_weights(axes: Any, row: Row) -> None:
     for (label, curve), color in zip(shown, OTHERS, strict=False):
         line(axes, curve, **style, color=color, linewidth=2, label=label)
     left_out = len(row.weights) - len(shown)
+    values = [abs(value) for _, curve in shown for value in curve.values() if value]
+    if values and max(values) > 50 * min(values):
+        axes.set_yscale("symlog", linthresh=min(values))
     axes.set_title("effective weights" + (f" ({left_out} more)" if left_out else ""), loc="left", fontsize=10)
     axes.set_ylim(bottom=0)
 
@@ -296,22 +300,22 @@ def draw_marks(axes: Any, marks: list[Mark], *, named: bool) -> None:
         axes.axvline(mark.iteration, color=color, linestyle=style, linewidth=1, alpha=0.7, zorder=0.5, label=label)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Draw, and list the adaptations; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Draw what the loss schedulers of a run did.")
-    parser.add_argument("folder", type=Path, metavar="experiments/NAME", help="folder of the run")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="picture to write (default: in the run's folder)")
-    arguments = parser.parse_args()
-    path = arguments.save or arguments.folder / "loss_scheduler.png"
+    parser = argparse.ArgumentParser(
+        prog="plot_loss_scheduler.py", description="Draw what the loss schedulers of a run did, from its logs."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run, such as experiments/NAME")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="picture to write: .png, .svg, .pdf")
+    found = parser.parse_args(argv)
+    path = found.save or found.run / "loss_scheduler.png"
+    rows = read_run(found.run)
     try:
-        rows = read_run(arguments.folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw(rows).savefig(path, dpi=110)
-    except (NothingToDrawError, OSError, ValueError) as error:
-        print(f"plot_loss_scheduler: {error}", file=sys.stderr)
-        return 1
+        draw(rows, title=found.run.resolve().name).savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--save: {path} cannot be written: {error}") from None
     for row in rows:
-        print(f"{row.name}: {row.told.names or 'no log'}, {len(row.marks)} adaptations, points and pauses")
+        print(f"{row.name}: {row.told.names or 'no log says what it moves'}")
         for mark in row.marks:
             after = "" if mark.progress is None else f": progress {mark.progress:.2f}"
             print(f"  {mark.iteration:>9,}  {mark.text}{after}")
@@ -320,4 +324,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from traiNNer.cli import ending_with_message
+
+    sys.exit(ending_with_message(main))

@@ -280,20 +280,25 @@ def _check_schedules(run: Prepared, findings: Findings) -> None:
 
 def _build_loss_schedulers(run: Prepared, findings: Findings) -> None:
     terms = {label: Term(label, loss) for label, loss in run.losses.items()}
+    if any(key.startswith("val") and key not in run.datasets for key in run.options.datasets) and run.val is not None:
+        return  # a set that cannot be built is a mistake of its own
     given = _given_by_validations(run)
     run.loss_schedulers = build_loss_schedulers(run.train.loss_scheduler or (), terms, given, findings)
     val_freq = run.val.val_freq or 0 if run.val is not None else 0
     for scheduler in run.loss_schedulers:
-        run.notices += describe(scheduler, run.train.total_iter, val_freq)
+        run.notices += describe(scheduler, terms, run.train.total_iter, val_freq)
 
 
 def _given_by_validations(run: Prepared) -> dict[str, Better]:
     """What validations compute, by the name that log and schedules use, and where it improves."""
-    sets = [key for key in run.datasets if key.startswith("val")] if run.val is not None else []
-    has_loss = any(Term(label, loss).measures_fidelity for label, loss in run.losses.items())
+    sets = [each for key, each in run.datasets.items() if key.startswith("val")] if run.val is not None else []
+    terms = [Term(label, loss) for label, loss in run.losses.items()]
+    has_loss = any(term.measures_fidelity and term.schedule.loss_weight != 0 for term in terms)
     each: dict[str, Better] = {label: metric.better for label, metric in run.metrics.items()}
     each |= {"loss": "lower"} if has_loss else {}
-    prefixes = ["val" if number == 1 else f"val_{number}" for number in range(1, len(sets) + 1)]
+    prefixes = [
+        "val" if number == 1 else f"val_{number}" for number, each in enumerate(sets, 1) if each.smallest is not None
+    ]  # without GT nothing is measured
     return {f"{prefix}/{label}": better for prefix in prefixes for label, better in each.items()}
 
 
