@@ -40,10 +40,9 @@ MARKS = {"plateau": ("#555555", ":"), "worse": ("#AA3377", "--"), "point": ("#22
 LISTED = 6
 """Weights of so many losses are told apart in one picture."""
 
-START = re.compile(
-    r"INFO: loss scheduler: (?:from (.+?), multipliers \S+ and \S+ become .+? (by|on) (.+)|off, the .*)$"
-)
+START = re.compile(r"INFO: loss scheduler: (?:from (.+?), multipliers .+? (?:by schedule|on \w+ of (.+))|off, the .*)$")
 ITERATION = re.compile(r"\[iter ([\d,]+)[/\]]")
+SESSION = re.compile(r"INFO: (?:resumed from iteration ([\d,]+) of |starting fresh)")
 ADAPTATION = re.compile(r"\[iter ([\d,]+)\] (loss scheduler(?: \d+)?): (.+): progress ([\d.]+), source")
 PAUSE = re.compile(r"loss scheduler \((.+?)\): (\d+ adaptations without improvement; paused .*)$")
 
@@ -115,28 +114,34 @@ def read_scalars(folder: Path) -> dict[str, Curve]:
 
 
 def read_log(path: Path) -> dict[str, Told]:
-    """What the log says of each scheduler; a later session's word replaces an earlier one's."""
+    """What the log says of each scheduler; what a session did is forgotten where a later one began before it."""
     told: dict[str, Told] = {}
     if not path.exists():
         return told
-    iteration, count, at_start = 0, 0, False
+    iteration = count = 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if found := ITERATION.search(line):
-            iteration, at_start = number(found[1]), False
-        if found := START.search(line):
-            count = count + 1 if at_start else 1
-            at_start = True
+            iteration, count = number(found[1]), 0
+        if found := SESSION.search(line):
+            count = 0
+            take_back(told, number(found[1] or "0"))
+        elif found := START.search(line):
+            count += 1  # they are named in the order of the option file, before the first iteration
             entry = told.setdefault("loss_scheduler" if count == 1 else f"loss_scheduler_{count}", Told())
-            entry.names = found[1] or ""
-            entry.watched = found[2] or ""
+            entry.names, entry.watched = found[1] or "", found[2] or ""
         elif found := ADAPTATION.search(line):
             mark = Mark(iteration=iteration, kind=kind(found[3]), text=found[3], progress=float(found[4]))
             told.setdefault(found[2].replace(" ", "_"), Told()).marks[iteration] = mark
         elif found := PAUSE.search(line):
-            for entry in told.values():
-                if entry.names == found[1]:
-                    entry.marks[iteration] = Mark(iteration=iteration, kind="pause", text=found[2])
+            for entry in (entry for entry in told.values() if entry.names == found[1]):
+                entry.marks[iteration] = Mark(iteration=iteration, kind="pause", text=found[2])
     return told
+
+
+def take_back(told: dict[str, Told], iteration: int) -> None:
+    """Forget what happened after an iteration: the run went on from there."""
+    for entry in told.values():
+        entry.marks = {at: mark for at, mark in entry.marks.items() if at <= iteration}
 
 
 def number(text: str) -> int:
@@ -192,24 +197,14 @@ def make_row(name: str, told: Told, curves: dict[str, Curve]) -> Row:
 
 
 def marks_of(told: Told, progress: Curve) -> list[Mark]:
-    """Adaptations by the log, without those that a later session took back; by the curve where there is no log."""
-    last = max(progress, default=0)
-    kept = [mark for at, mark in sorted(told.marks.items()) if at <= last and agrees(mark, progress)]
+    """What the scheduler did, by the log; by the curve where there is none."""
     if told.marks or told.names:
-        return kept
-    steps = sorted(progress)
+        return [mark for _, mark in sorted(told.marks.items())]
     return [
         Mark(iteration=at, kind="plateau", text="no log says why", progress=progress[at])
-        for before, at in pairwise(steps)
+        for before, at in pairwise(sorted(progress))
         if progress[at] > progress[before]
     ]
-
-
-def agrees(mark: Mark, progress: Curve) -> bool:
-    """Whether the curve has what the log says; between validations it has nothing to say."""
-    if mark.progress is None or mark.iteration not in progress:
-        return True
-    return math.isclose(mark.progress, progress[mark.iteration], abs_tol=0.006)
 
 
 def draw(rows: list[Row], title: str = "") -> Figure:
