@@ -28,10 +28,10 @@ EAGER = {
 """The first observation is the best, the second moves."""
 
 ENDS: dict[str, dict[str, tuple[float, float]]] = {
-    "l1_to_spectrum": {"l1loss": (1.0, 0.3), "spectrumerrorloss": (0.0, 0.7)},
+    "l1_to_spectrum": {"l1loss": (1.0, 0.3), "spectrumerrorloss": (0.0, 0.21)},
     "field_to_spectrum": {
         "fielderrorloss": (1.0, 0.3),
-        "spectrumerrorloss": (0.0, 0.7),
+        "spectrumerrorloss": (0.0, 0.21),
         "colour": (0.1, 0.1),
         "colour_lightness": (0.1, 0.03),
         "colour_hue": (0.05, 0.05),
