@@ -181,11 +181,13 @@ def test_two_processes_hold_equal_multipliers(
         "loss_scheduler": {
             "source_loss": "l1loss",
             "target_loss": "mseloss",
-            "adaptation_trigger": "increase",
+            "patience": 1,
+            "min_delta": 0.02,
             "min_observations_before_adapt": 0,
             "warmup_observations": 0,
             "use_ema": False,
             "monitor_metric": "ssim",
+            "transition_step": 0.3,
         },
     }
     options["val"] |= {"val_freq": 1}

@@ -196,8 +196,9 @@ class FlexibleLossScheduler:
         self._bad += 1
         if params.adaptation_trigger == "plateau":
             return self._plateau()
-        worse = before is not None and self._improves(before, self._smoothed)
-        return f"{params.monitor_metric} rose to {self._smoothed:.4g} from {before:.4g}" if worse and before else ""
+        if before is None or not self._improves(before, self._smoothed):
+            return ""
+        return f"{params.monitor_metric} is worse ({self._smoothed:.4g} after {before:.4g})"
 
     def _improves(self, value: float, best: float) -> bool:
         """Whether a value is better than another by more than `min_delta`."""
@@ -254,8 +255,9 @@ class FlexibleLossScheduler:
         """The adaptations do not help: let some observations pass."""
         self._pause = self._patience() or KNOWN_FROM
         count, self._consecutive, self._bad = self._consecutive, 0, 0
-        text = "loss scheduler: %d adaptations without improvement; paused for %d observations"
-        get_logger().info(text, count, self._pause)
+        names = f"{', '.join(self.params.sources)} to {', '.join(self.params.targets)}"
+        text = "loss scheduler (%s): %d adaptations without improvement; paused for %d observations"
+        get_logger().info(text, names, count, self._pause)
 
     def state_dict(self) -> dict[str, Any]:
         """What the observations said; the options are not in it, so that the file's hold after a resume."""
