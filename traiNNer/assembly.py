@@ -19,6 +19,7 @@ from traiNNer.inference import network_info
 from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.ema import Ema
 from traiNNer.models.loss_scale import LossScale
+from traiNNer.models.loss_schedulers import LossSchedulers
 from traiNNer.models.player import Player
 from traiNNer.models.sr_model import SRModel
 from traiNNer.monitor import StepMonitor
@@ -123,6 +124,7 @@ def build_model(run: Prepared) -> SRModel:
         device=run.device,
         precision=run.precision,
         channels_last=options.use_channels_last,
+        loss_schedulers=LossSchedulers(run.loss_schedulers),
     )
 
 
@@ -267,6 +269,8 @@ def _track(run: Prepared, model: SRModel) -> Checkpoint:
     for label, loss in model.losses.items():
         if loss.learns:
             checkpoint.track(f"loss/{label}", loss)
+    for name, scheduler in model.loss_schedulers.named.items():
+        checkpoint.track(name, scheduler)
     if model.ema is not None:
         checkpoint.track_network("net_g_ema", model.ema.net, lambda iteration: network_metadata(info, iteration))
     return checkpoint

@@ -34,7 +34,9 @@ from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOpti
 from traiNNer.data import HeaderCache, build_dataset, check_datasets
 from traiNNer.findings import Findings
 from traiNNer.inference import network_info
+from traiNNer.loss_scheduler_checks import build_loss_schedulers, describe
 from traiNNer.losses import BuiltLoss, build_losses
+from traiNNer.losses.flexible_loss_scheduler import FlexibleLossScheduler
 from traiNNer.losses.term import Term
 from traiNNer.optimizers import build_optimizer
 from traiNNer.rates import Rate, choose_rates
@@ -65,7 +67,6 @@ class Prepared:
     """A checked run, built up to the point where files are written."""
 
     options: Options
-    paths: RunPaths
     device: torch.device
     precision: Precision = field(default_factory=Precision)
     seed: int = 0
@@ -78,11 +79,17 @@ class Prepared:
     rates: dict[str, Rate] = field(default_factory=dict)
     """What each network's learning rate follows from."""
     losses: dict[str, BuiltLoss] = field(default_factory=dict)
+    loss_schedulers: list[FlexibleLossScheduler] = field(default_factory=list)
     datasets: dict[str, Any] = field(default_factory=dict)
     headers: HeaderCache = field(default_factory=HeaderCache)
     """Of the data sets' images; written when the run starts."""
     metrics: dict[str, Metric] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+
+    @property
+    def paths(self) -> RunPaths:
+        """Where the run's files go."""
+        return run_paths(self.options)
 
     @property
     def continues(self) -> bool:
@@ -146,7 +153,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
         components=arguments.optim_sched_config,
     )
     findings = Findings(options)
-    run = Prepared(options=options, paths=run_paths(options), device=torch.device("cpu"), notices=list(options.notices))
+    run = Prepared(options=options, device=torch.device("cpu"), notices=list(options.notices))
     group = dist.ProcessGroup()
     with findings.at("dist"):
         group = join_processes(arguments, options)
@@ -184,6 +191,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
                     check_validation_images(Term(entry["name"], run.losses[entry["name"]]), dataset)
         run.metrics = build_metrics(options, measured, findings)
     _check_schedules(run, findings)
+    _build_loss_schedulers(run, findings)
     findings.raise_if_any()
     return run
 
@@ -268,6 +276,15 @@ def _check_schedules(run: Prepared, findings: Findings) -> None:
                     count = "1 validation" if schedule.patience == 1 else f"{schedule.patience} validations"
                     line = f"{name}: the rate is reduced after more than {count}"
                     run.notices.append(f"{line} ({every:,} iterations) without improvement in {schedule.monitor}")
+
+
+def _build_loss_schedulers(run: Prepared, findings: Findings) -> None:
+    terms = {label: Term(label, loss) for label, loss in run.losses.items()}
+    given = _given_by_validations(run)
+    run.loss_schedulers = build_loss_schedulers(run.train.loss_scheduler or (), terms, given, findings)
+    val_freq = run.val.val_freq or 0 if run.val is not None else 0
+    for scheduler in run.loss_schedulers:
+        run.notices += describe(scheduler, run.train.total_iter, val_freq)
 
 
 def _given_by_validations(run: Prepared) -> dict[str, Better]:

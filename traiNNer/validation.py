@@ -32,7 +32,10 @@ class ImageReport:
     """Each metric of the result; empty without ground truth."""
     bicubic: dict[str, float] = field(default_factory=dict)
     """Each metric of the bicubic enlargement; empty without ground truth."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Each fidelity loss, unweighted, by label."""
     loss: float | None = None
+    """Their sum, each times its weight."""
     picture: Path | None = None
     """LQ, bicubic, result and GT side by side; the result itself without ground truth."""
 
@@ -45,6 +48,8 @@ class ValidationReport:
     """Each metric's mean over the images."""
     loss: float | None
     """`val/loss`: sum of the fidelity losses, each times its weight; mean over the images."""
+    losses: dict[str, float]
+    """Each fidelity loss's mean over the images, unweighted, by label."""
     images: int
     seconds: float
     pictures: list[Path]
@@ -130,6 +135,7 @@ class Validator:
         return ValidationReport(
             values=_means(report.values for report in each),
             loss=math.fsum(losses) / len(losses) if losses else None,
+            losses=_means(report.losses for report in each),
             images=len(each),
             seconds=time.perf_counter() - started,
             pictures=[report.picture for report in each if report.picture is not None],
@@ -151,25 +157,28 @@ class Validator:
         if gt is None:
             picture = self._pictures.result(name, output, iteration) if self._pictures else None
             return ImageReport(name=name, picture=picture)
-        values, loss = self._figures(output, gt, path)
+        values, losses, loss = self._figures(output, gt, path)
         return ImageReport(
             name=name,
             values=values,
             bicubic=self._measure_bicubic(lq, gt, path),
+            losses=losses,
             loss=loss,
             picture=self._pictures.comparison(name, lq, output, gt, iteration) if self._pictures else None,
         )
 
-    def _figures(self, output: Tensor, gt: Tensor, path: str) -> tuple[dict[str, float], float | None]:
-        """Metrics and loss, computed where the output is, or in main memory if there is no room."""
+    def _figures(
+        self, output: Tensor, gt: Tensor, path: str
+    ) -> tuple[dict[str, float], dict[str, float], float | None]:
+        """Metrics, losses and their weighted sum, computed where the output is, or in main memory for lack of room."""
         try:
             target = gt.to(output.device)
-            return self._measure(output, target, path), self._loss(output, target)
+            return self._measure(output, target, path), *self._compare(output, target)
         except (RuntimeError, MemoryError) as error:
             if output.device.type == "cpu" or not is_out_of_memory(error):
                 raise
         output = output.cpu()
-        return self._measure(output, gt, path), self._loss(output, gt)
+        return self._measure(output, gt, path), *self._compare(output, gt)
 
     def _measure_bicubic(self, lq: Tensor, gt: Tensor, path: str) -> dict[str, float]:
         """The figures of an image's enlargement; computed once, they never change."""
@@ -184,13 +193,14 @@ class Validator:
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
-    def _loss(self, output: Tensor, target: Tensor) -> float | None:
+    def _compare(self, output: Tensor, target: Tensor) -> tuple[dict[str, float], float | None]:
+        """The fidelity losses by label, and their sum, each times its weight; those without one are not in it."""
         losses = self._losses()
-        if not losses:
-            return None
         height, width = _common_size(output, target)
         inputs = {"output": output[..., :height, :width], "target": target[..., :height, :width]}
-        return sum(weight * _computed(loss, inputs, output.device) for loss, weight in losses.values())
+        values = {label: _computed(loss, inputs, output.device) for label, (loss, _) in losses.items()}
+        weighted = [weight * values[label] for label, (_, weight) in losses.items() if weight != 0]
+        return values, sum(weighted) if weighted else None
 
     def _same_size(self, output: Tensor, target: Tensor, path: str) -> tuple[Tensor, Tensor]:
         if output.shape != target.shape and not self._noticed:

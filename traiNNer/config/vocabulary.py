@@ -32,7 +32,7 @@ def _details(switch: str, names: str) -> dict[str, Later]:
 DISABLED = {"enabled": False}
 
 _AUTOMATIONS = _words(
-    "training_automations dynamic_loss_scheduling loss_scheduler intelligent_learning_rate_scheduler "
+    "training_automations dynamic_loss_scheduling intelligent_learning_rate_scheduler "
     "IntelligentLearningRateScheduler dynamic_batch_size_optimizer DynamicBatchSizeOptimizer "
     "adaptive_gradient_clipping AdaptiveGradientClipping intelligent_early_stopping IntelligentEarlyStopping "
     "early_stopping"
