@@ -193,9 +193,8 @@ class PairedArrayDataset:
         small = (*gt[:2], gt[2] // scale, gt[3] // scale)
         exact = gt[2] % scale == 0 and gt[3] % scale == 0
         if lq is not None and (lq != small or (self.training and not exact)):
-            return (
-                f"is {_size(lq)}, but its GT is {_size(gt)}; at scale {scale} GT must be {_size(_enlarged(lq, scale))}"
-            )
+            needed = _size((*lq[:2], lq[2] * scale, lq[3] * scale))
+            return f"is {_size(lq)}, but its GT is {_size(gt)}; at scale {scale} GT must be {needed}"
         least = self.lq_size if self.training else 1
         if min(small[2:]) < least:
             side = f"{least * scale} px for GT" if lq is None else f"{least} px for LQ"
