@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from traiNNer.archs.channels import NAMES
 from traiNNer.config import ComponentOptions, Options
 from traiNNer.data import FieldDataset, ImageDataset, normalization_of
 from traiNNer.findings import Findings
@@ -15,10 +16,6 @@ from traiNNer.losses.term import Term
 from traiNNer.types import Metric, NetworkInfo, Normalization
 from traiNNer.utils.checkpoint import ResumePoint
 from traiNNer.utils.errors import ConfigError, Problem
-
-INPUT_CHANNELS = ("in_chans", "in_channels", "in_ch", "in_nc", "num_in_ch", "inp_channels", "input_nc")
-OUTPUT_CHANNELS = ("out_channels", "out_ch", "out_nc", "num_out_ch", "img_channel", "n_colors")
-"""What networks call the channels that they take, and those that they give."""
 
 
 def settle_normalization(
@@ -68,11 +65,11 @@ def network_options(options: Options, key: str, dataset: ImageDataset | None) ->
         raise TypeError(f"there is no {key}")
     if dataset is None or normalization_of(dataset) is None:
         return section
-    names = [name for name in (*INPUT_CHANNELS, *OUTPUT_CHANNELS) if name in section]
+    names = [name for name in NAMES if name in section]
     wrong = [name for name in names if options.has(f"{key}.{name}") and section[name] != dataset.channels]
     if wrong:
-        channels = dataset.channels
-        of = f"the data ({dataset.name}) has {channels} channels; accepted: {channels}, or leaving it out"
+        has = dataset.channels
+        of = f"the data ({dataset.name}) has {has} channels; accepted: {has}, or leaving it out"
         raise ConfigError([Problem(key=name, message=f"found {section[name]}, but {of}") for name in wrong])
     return {**section, **dict.fromkeys(names, dataset.channels)}
 
