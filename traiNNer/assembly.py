@@ -15,6 +15,7 @@ from traiNNer.best import BestValues
 from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions
 from traiNNer.data import TrainLoader, ValidationLoader
+from traiNNer.data.normalization import dumped
 from traiNNer.inference import network_info
 from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.ema import Ema
@@ -48,7 +49,12 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
     loaders = build_validation_loaders(run)
     validators, samples = build_validators(run, model, loaders), build_samples(run, loaders)
     monitor, best = StepMonitor(), BestValues()
-    record = RunRecord(run.seed, options.dump(), {name: rate.dump() for name, rate in run.rates.items()})
+    record = RunRecord(
+        run.seed,
+        options.dump(),
+        {name: rate.dump() for name, rate in run.rates.items()},
+        None if run.normalization is None else dumped(run.normalization),
+    )
     checkpoint = _track(run, model)
     seed_everything(run.seed, dist.rank())  # from here on every rank draws numbers of its own
     per_rank = {"monitor": dist.PerRank(monitor), "rng": dist.PerRank(RandomState())}
@@ -209,6 +215,7 @@ def build_validators(run: Prepared, model: SRModel, loaders: Mapping[str, Valida
             suffix=val.suffix,
             roots=_roots(run.options.datasets[key]),
             fidelity_losses=lambda: model.fidelity_losses,
+            normalization=run.normalization,
         )
         for key, loader in loaders.items()
     ]
@@ -227,6 +234,7 @@ def build_samples(run: Prepared, loaders: Mapping[str, ValidationLoader]) -> Sam
         {path: names.name(path) for loader in loaders.values() for path in loader.dataset.inputs()},
         tile_size=val.tile_size,
         tile_overlap=val.tile_overlap,
+        normalization=run.normalization,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from traiNNer import field_checks
 from traiNNer.archs import build_network
 from traiNNer.cli import TrainArguments
 from traiNNer.component_checks import (
@@ -29,9 +30,10 @@ from traiNNer.component_checks import (
     check_needs,
     check_validation_images,
     discriminator_notice,
+    given_by_validations,
 )
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
-from traiNNer.data import HeaderCache, build_dataset, check_datasets
+from traiNNer.data import HeaderCache, build_dataset, check_datasets, normalization_of
 from traiNNer.findings import Findings
 from traiNNer.inference import network_info
 from traiNNer.loss_scheduler_checks import build_loss_schedulers, describe
@@ -42,7 +44,7 @@ from traiNNer.optimizers import build_optimizer
 from traiNNer.rates import Rate, choose_rates
 from traiNNer.run_folders import check_folders, refuse_foreign_files
 from traiNNer.schedulers import CyclesMomentum, ObservesValidation, build_schedule
-from traiNNer.types import Better, Metric
+from traiNNer.types import Metric, Normalization
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import (
     Checkpoint,
@@ -113,6 +115,16 @@ class Prepared:
         return val if val is not None and val.val_enabled else None
 
     @property
+    def channels(self) -> int:
+        """Channels of the data; 3 for images, also where the training set could not be made."""
+        return self.datasets["train"].channels if "train" in self.datasets else 3
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """Of the fields it trains on; None for images."""
+        return normalization_of(self.datasets["train"]) if "train" in self.datasets else None
+
+    @property
     def sample_freq(self) -> int:
         """Iterations between pictures of the validation images; 0 for none."""
         val = self.options.val
@@ -172,6 +184,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
             with findings.at("name"):
                 RunLock(run.paths.experiment).check()
     run.seed = _choose_seed(options, run.resume)
+    _build_datasets(run, findings)
     _build_losses(run, findings)
     with findings.at("network_g"):
         _build_networks(run, findings)
@@ -180,9 +193,8 @@ def prepare(arguments: TrainArguments) -> Prepared:
         run.notices += notices
     if "net_d" in run.nets:
         with findings.at("network_d"):
-            check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"))
+            check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"), run.channels)
     _build_optimizers(run, findings)
-    _build_datasets(run, findings)
     if run.val is not None:
         measured = [dataset for key, dataset in run.datasets.items() if key.startswith("val")]
         for index, entry in enumerate(run.train.losses or ()):
@@ -250,10 +262,12 @@ def _build_losses(run: Prepared, findings: Findings) -> None:
         term = Term(entry["name"], built)
         with findings.at(f"train.losses[{index}]"):
             check_needs(run.options, train, term)
-            check_crops(term, run.options.datasets["train"].component.get("gt_size"))
+            if run.normalization is not None:
+                field_checks.check_channels(term, run.channels)
+            check_crops(term, run.options.datasets["train"].component.get("gt_size"), run.channels)
         if run.options.deterministic:
             with findings.at("deterministic"):
-                check_deterministic_loss(term, run.device)
+                check_deterministic_loss(term, run.device, run.channels)
         if notice := discriminator_notice(term, train.total_iter):
             key = f"train.losses[{index}].discriminator_start_iter"
             run.notices.append(str(run.options.problem(key, notice)))
@@ -261,7 +275,7 @@ def _build_losses(run: Prepared, findings: Findings) -> None:
 
 def _check_schedules(run: Prepared, findings: Findings) -> None:
     """Build each network's schedule, and ask what it follows."""
-    given = _given_by_validations(run)
+    given = given_by_validations(run.datasets if run.val is not None else {}, run.losses, run.metrics)
     for name, rate in run.rates.items():
         key = f"scheduler_{name[-1]}"
         key = key if getattr(run.train, key) is not None else "scheduler"
@@ -282,34 +296,22 @@ def _build_loss_schedulers(run: Prepared, findings: Findings) -> None:
     terms = {label: Term(label, loss) for label, loss in run.losses.items()}
     if any(key.startswith("val") and key not in run.datasets for key in run.options.datasets) and run.val is not None:
         return  # a set that cannot be built is a mistake of its own
-    given = _given_by_validations(run)
+    given = given_by_validations(run.datasets if run.val is not None else {}, run.losses, run.metrics)
     run.loss_schedulers = build_loss_schedulers(run.train.loss_scheduler or (), terms, given, findings)
     val_freq = run.val.val_freq or 0 if run.val is not None else 0
     for scheduler in run.loss_schedulers:
         run.notices += describe(scheduler, terms, run.train.total_iter, val_freq)
 
 
-def _given_by_validations(run: Prepared) -> dict[str, Better]:
-    """What validations compute, by the name that log and schedules use, and where it improves."""
-    sets = [each for key, each in run.datasets.items() if key.startswith("val")] if run.val is not None else []
-    terms = [Term(label, loss) for label, loss in run.losses.items()]
-    has_loss = any(term.measures_fidelity and term.schedule.loss_weight != 0 for term in terms)
-    each: dict[str, Better] = {label: metric.better for label, metric in run.metrics.items()}
-    each |= {"loss": "lower"} if has_loss else {}
-    prefixes = [
-        "val" if number == 1 else f"val_{number}" for number, each in enumerate(sets, 1) if each.smallest is not None
-    ]  # without GT nothing is measured
-    return {f"{prefix}/{label}": better for prefix in prefixes for label, better in each.items()}
-
-
 def _build_networks(run: Prepared, findings: Findings) -> None:
     options = run.options
     seed_everything(run.seed)  # every rank starts from the same weights
-    run.nets["net_g"] = build_network(options.network_g)
+    data = run.datasets.get("train")
+    run.nets["net_g"] = build_network(field_checks.network_options(options, "network_g", data))
     adversarial = any(Term(label, loss).adversarial for label, loss in run.losses.items())
     if options.network_d is not None and adversarial:
         with findings.at("network_d"):
-            run.nets["net_d"] = build_network(options.network_d)
+            run.nets["net_d"] = build_network(field_checks.network_options(options, "network_d", data))
     elif options.network_d is not None:
         run.notices.append("network_d is not used: no loss of this run is adversarial")
     for name in run.nets:
@@ -322,9 +324,7 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
             with findings.at(name.replace("net_", "network_")):
                 check_networks(run.resume, {name: run.nets[name]}, options.path.ignore_resume_networks or ())
     info = network_info(run.nets["net_g"])
-    if (info.in_channels, info.out_channels) != (3, 3):
-        found = f"{info.in_channels} input and {info.out_channels} output channels"
-        raise ConfigError(Problem(key="network_g", message=f"found {info.type} with {found}; accepted: 3 and 3 (RGB)"))
+    field_checks.check_generator_channels(info, run.channels)
     if info.scale != options.scale:
         message = f"found {info.type} of scale {info.scale}; accepted: {options.scale}, the file's scale"
         raise ConfigError(Problem(key="network_g", message=message))
@@ -336,6 +336,7 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
         supports_bfloat16=info.supports_bfloat16,
     )
     run.notices += notices
+    run.nets["net_g"].network_info = replace(info, normalization=run.normalization)  # type: ignore[assignment]
     for net in run.nets.values():
         net.to(run.device)
         if options.use_channels_last:
@@ -385,3 +386,6 @@ def _build_datasets(run: Prepared, findings: Findings) -> None:
     with findings.at("datasets"):
         run.headers = HeaderCache(run.paths.experiment.parent / ".cache" / "image_headers.json")
         run.notices += check_datasets(run.datasets, run.headers)
+        field_checks.settle_normalization(
+            run.datasets, field_checks.saved_normalization(run.resume), run.channels, findings
+        )

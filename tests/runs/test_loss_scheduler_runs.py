@@ -114,6 +114,11 @@ def test_a_checkpoint_without_one_resumes_into_a_run_with_one_and_the_reverse(
     assert seen["loss_weight/mseloss"] == pytest.approx({1: 10, 2: 10, 3: 0, 4: 0, 5: 1.75, 6: 10, 7: 10, 8: 10})
     assert "not in the checkpoint, so they start fresh: loss_scheduler" in log_of(folder)
     assert "in the checkpoint, but not in this run: loss_scheduler" in log_of(folder)
+    changes = re.findall(r"changed option: train\.loss_scheduler.*", log_of(folder))
+    assert changes == [
+        "changed option: train.loss_scheduler: absent by the checkpoint's options, a section by the current ones",
+        "changed option: train.loss_scheduler: a section by the checkpoint's options, absent by the current ones",
+    ]
 
 
 def test_off_is_as_if_it_were_not_there(moving: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
