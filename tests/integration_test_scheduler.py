@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the call as a script
 
 TOTAL_ITER, VAL_FREQ = 56, 2
-WARMUP, FIRST = 3, 5
+WARMUP, FIRST = 3, 7  # without FIRST the first move would be at the sixth validation
 L1, SPECTRUM = 2.0, 0.5
 """Weights of the losses in the option file."""
 

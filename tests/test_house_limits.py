@@ -188,6 +188,13 @@ def test_importing_a_module_changes_nothing_in_the_process() -> None:
     assert done.stdout.split("\n")[-2] == f"{len(PACKAGE) - 1} []"
 
 
+def test_pytest_collects_every_file_with_tests() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    patterns = tools["pytest"]["ini_options"]["python_files"]
+    holding = {path for path, node in nodes(TESTS, ast.FunctionDef) if getattr(node, "name", "").startswith("test_")}
+    assert [path.name for path in sorted(holding) if not any(path.match(pattern) for pattern in patterns)] == []
+
+
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
 def test_no_test_file_is_without_a_check(path: Path) -> None:
     """A test function checks something: an assert, a `pytest.raises`, or a helper whose name says that it checks."""
