@@ -246,7 +246,7 @@ def draw_multipliers(axes: Any, row: Row) -> None:
     style = {"drawstyle": "default" if by_points(row) else "steps-post"}
     line(axes, row.curves.get("weight_source", {}), **style, color=SOURCE, linewidth=2, label="source")
     line(axes, row.curves.get("weight_target", {}), **style, color=TARGET, linewidth=2, label="target")
-    line(axes, row.curves.get("progress", {}), **style, color=GREY, linewidth=1, label="progress")
+    line(axes, row.curves.get("progress", {}), **style, color=GREY, linewidth=1, label="progress", zorder=1)
     axes.set_title("multipliers", loc="left", fontsize=10)
     axes.set_ylim(bottom=0)
 
@@ -270,7 +270,9 @@ def draw_watched(axes: Any, row: Row) -> None:
     smoothed = row.curves.get("monitored", {})
     if not smoothed:
         text = "nothing is watched:\nprogress follows the iterations" if row.told.names else "nothing is logged yet"
-        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
+        axes.text(
+            0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, backgroundcolor="white"
+        )
         axes.set_yticks([])
         axes.set_title("watched value", loc="left", fontsize=10)
         return
@@ -285,14 +287,24 @@ def draw_watched(axes: Any, row: Row) -> None:
 
 def draw_marks(axes: Any, marks: list[Mark], *, named: bool) -> None:
     """A vertical line for each thing the scheduler did; with their meaning in the legend where `named`."""
-    known: set[str] = set()
-    for mark in marks:
-        color, style = MARKS[mark.kind]
-        label = re.sub(r" \(.*|\d+ adaptations.*", "", mark.text).strip() or "pause"
-        label = "point of the schedule" if mark.kind == "point" else label
-        label = label if named and label not in known else None
-        known.add(label or "")
-        axes.axvline(mark.iteration, color=color, linestyle=style, linewidth=1, alpha=0.7, zorder=0.5, label=label)
+    for kind_of, (color, style) in MARKS.items():
+        found = [mark for mark in marks if mark.kind == kind_of]
+        if not found:
+            continue
+        reason = re.sub(r" \(.*", "", found[0].text)
+        meaning = {"point": "point of the schedule", "pause": "pause"}.get(kind_of, reason)
+        axes.vlines(
+            [mark.iteration for mark in found],
+            0,
+            1,
+            transform=axes.get_xaxis_transform(),
+            colors=color,
+            linestyles=style,
+            linewidth=1,
+            alpha=0.7,
+            zorder=0.5,
+            label=meaning if named else None,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
