@@ -2,6 +2,7 @@
 
     spectrum    a step with L1 and the spectrum error against one with L1 alone         goal: at most 1.15
     field       a step with the field error against one with MSE                        goal: at most 1.02
+    scheduler   a step whose two losses a loss scheduler moves against one without it   goal: at most 1.01
     memory      peak of a process that takes the first of those steps, against L1's     goal: at most 1.10
     binning     the spectrum error at 128 px, forward and backward, against an          goal: at least 4 times
                 implementation that masks bin after bin                                       as fast
@@ -32,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from traiNNer.archs import build_network
 from traiNNer.losses import build_loss
+from traiNNer.losses.flexible_loss_scheduler import FlexibleLossScheduler, SchedulerParams
+from traiNNer.models.loss_schedulers import LossSchedulers
 
 SPECTRUM = {"type": "spectrumerrorloss", "loss_weight": 0.1}
 CASES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], float]] = {
@@ -57,6 +60,16 @@ def masked_spectrum_error(output: Tensor, target: Tensor) -> Tensor:
         logs.append(torch.log(torch.stack(found, dim=-1) + 1e-10))
     ours, theirs = logs
     return ((ours - theirs).square().mean(dim=-1) / (theirs.square().mean(dim=-1) + 1e-10)).mean()
+
+
+def scheduler_overhead(net: torch.nn.Module, batch: dict[str, Any], steps: int) -> dict[str, Any]:
+    """A step of L1 and MSE against the same with a scheduler that has given half the weight to MSE."""
+    losses = [L1, {"type": "mseloss", "loss_weight": 1.0}]
+    params = SchedulerParams(
+        source_loss="l1loss", target_loss="mseloss", initial_weight_source=0.5, initial_weight_target=0.5
+    )
+    moved = Side(net, losses, batch, LossSchedulers([FlexibleLossScheduler(params)]))
+    return {**compare(Side(net, losses, batch), moved, steps), "goal": 1.01}
 
 
 def seconds(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> float:
@@ -131,6 +144,11 @@ def main() -> None:
             f"{case}: {figures['ratio']:.4f} of a step of {figures['step_ms']:.1f} ms "
             f"(thirds {figures['thirds']}), goal {goal}"
         )
+    results["scheduler"] = figures = scheduler_overhead(net, batch, 3 * found.steps)
+    lines.append(
+        f"scheduler: {figures['ratio']:.4f} (thirds {figures['thirds']}), goal 1.01; weights and phases alone add "
+        f"{figures['added_us']:.0f} us to {figures['step_ms']:.1f} ms"
+    )
     results["binning"] = figures = binning(found.batch, found.steps)
     lines.append(
         f"binning: {figures['faster']:.1f} times as fast as masks, {figures['ms'][0]:.1f} to {figures['ms'][1]:.2f} ms "
