@@ -157,9 +157,9 @@ NAMES: dict[str, list[str]] = {
         "perceptualanimeloss perceptualfp16loss perceptualloss psnrloss sobeledgeloss ssimloss "
         "structuretextureloss chcloss checkerboardloss consistencyloss contrastiveloss convnextperceptualloss "
         "dinoperceptualloss huberloss laplacianpyramidloss modelasloss multiscaler3ganloss r3ganloss tvloss "
-        "hrinversionloss dinov2loss topiqloss pdloss fdloss klloss fielderrorloss spectrumerrorloss waveletloss"
+        "hrinversionloss dinov2loss topiqloss pdloss fdloss klloss"
     ),
-    "metric": _words("dists lpips psnr ssim topiq topiq_nr field_error spectrum_error"),
+    "metric": _words("dists lpips psnr ssim topiq topiq_nr"),
     "data set": _words(
         "basedataset pairedimagedataset pairedvideodataset realesrgandataset realesrganpaireddataset "
         "singlegtdataset singleimagedataset singlelqdataset singlevideodataset"
