@@ -277,7 +277,7 @@ def _track(run: Prepared, model: SRModel) -> Checkpoint:
     for label, loss in model.losses.items():
         if loss.learns:
             checkpoint.track(f"loss/{label}", loss)
-    for name, scheduler in model.loss_schedulers.named.items():
+    for name, scheduler in model.loss_schedulers.tracked.items():
         checkpoint.track(name, scheduler)
     if model.ema is not None:
         checkpoint.track_network("net_g_ema", model.ema.net, lambda iteration: network_metadata(info, iteration))

@@ -14,6 +14,7 @@ from traiNNer.data import FieldDataset, ImageDataset
 from traiNNer.field_checks import check_metric
 from traiNNer.findings import Findings
 from traiNNer.inference import network_info
+from traiNNer.losses import BuiltLoss
 from traiNNer.losses.base import total
 from traiNNer.losses.term import Term
 from traiNNer.metrics import build_metric
@@ -157,6 +158,25 @@ def _refuse_nondeterministic(what: str, step: Callable[[], None]) -> None:
                 raise
             reason = str(error).split(". ", maxsplit=1)[0]
             raise ConfigError(f"found true, but {what} cannot be: {reason}; accepted: false") from None
+
+
+def given_by_validations(
+    datasets: Mapping[str, ImageDataset], losses: Mapping[str, BuiltLoss], metrics: Mapping[str, Metric]
+) -> dict[str, Better]:
+    """What validations compute, by the name that log and schedules use, and where it improves.
+
+    Args:
+        datasets: the run's, checked, by their keys; a set without GT measures nothing.
+        losses: by label.
+        metrics: by label.
+    """
+    sets = [dataset for key, dataset in datasets.items() if key.startswith("val")]
+    prefixes = ["val" if n == 1 else f"val_{n}" for n, each in enumerate(sets, 1) if each.smallest is not None]
+    terms = [Term(label, loss) for label, loss in losses.items()]
+    each: dict[str, Better] = {label: metric.better for label, metric in metrics.items()}
+    if any(term.measures_fidelity and term.schedule.loss_weight != 0 for term in terms):
+        each["loss"] = "lower"
+    return {f"{prefix}/{label}": better for prefix in prefixes for label, better in each.items()}
 
 
 def check_monitor(schedule: ObservesValidation, given: Mapping[str, Better]) -> None:

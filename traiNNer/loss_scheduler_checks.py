@@ -47,8 +47,11 @@ def _check_labels(params: SchedulerParams, terms: Mapping[str, Term]) -> None:
         mapped = side == "static" or getattr(params, f"{side}_components") is not None
         key = f"{side}_components" if mapped else f"{side}_loss"
         for name in names:
-            label, _, component = name.partition("/")
-            if label not in terms:
+            label, slash, component = name.partition("/")
+            if slash and not component:
+                message = f"found {name}; accepted: {label}, or {label}/COMPONENT"
+                problems.append(Problem(key=key, message=message))
+            elif label not in terms:
                 message = f"found {label}, whose weight is 0 in the whole run; accepted: a loss that has a weight"
                 problems.append(Problem(key=key, message=message))
             elif component and (obstacle := _missing(terms[label], component)):
@@ -84,7 +87,8 @@ def _direction(params: SchedulerParams, terms: Mapping[str, Term], given: Mappin
         raise ConfigError(Problem(key="adaptation_trigger", message=f"{message}; {accepted}"))
     for label in params.losses_of(monitor):
         if label in terms and not terms[label].measures_fidelity:
-            message = f"found {monitor}, but a validation cannot compute {label}, which needs more than output and GT"
+            reason = "compares with LQ (its weight is negative)" if terms[label].schedule.negative else "needs more"
+            message = f"found {monitor}, but a validation has output and GT alone, and {label} {reason}"
             accepted = "val_loss, a metric such as val/psnr" if given else "a metric"
             raise ConfigError(Problem(key="monitor_metric", message=f"{message}; accepted: {accepted}"))
     if params.losses_of(monitor):
@@ -97,7 +101,9 @@ def _direction(params: SchedulerParams, terms: Mapping[str, Term], given: Mappin
     return given[name]
 
 
-def describe(scheduler: FlexibleLossScheduler, total_iter: int, val_freq: int) -> Iterator[str]:
+def describe(
+    scheduler: FlexibleLossScheduler, terms: Mapping[str, Term], total_iter: int, val_freq: int
+) -> Iterator[str]:
     """What a scheduler will do, for the start of the log."""
     params = scheduler.params
     names = f"{', '.join(params.sources)} to {', '.join(params.targets)}"
@@ -115,12 +121,18 @@ def describe(scheduler: FlexibleLossScheduler, total_iter: int, val_freq: int) -
         limits = f"their sum stays {total:g}, and the target's is at most {params.max_weight_target:g}"
         yield f"loss scheduler: {written} are reached as {last_source:.3g} and {last_target:.3g}: {limits}"
     if trigger != "iteration" and val_freq:
-        least, there = _observations(params), total_iter // val_freq
+        least, there = _observations(params), math.ceil(total_iter / val_freq)
         if least > there:
             yield (
                 f"loss scheduler: the whole move takes at least {least} validations ({least * val_freq:,} iterations), "
                 f"this run has {there}"
             )
+    for label in dict.fromkeys(name.partition("/")[0] for name in params.targets):
+        schedule = terms[label].schedule
+        last = total_iter if schedule.disable_after is None else schedule.disable_after
+        if schedule.start_iter > 1 or last < total_iter:
+            when = f"{label} acts in iterations {max(schedule.start_iter, 1):,} to {min(last, total_iter):,} alone"
+            yield f"loss scheduler: {when}; outside of them a move only takes weight from {', '.join(params.sources)}"
 
 
 def _observations(params: SchedulerParams) -> int:

@@ -30,6 +30,7 @@ from traiNNer.component_checks import (
     check_needs,
     check_validation_images,
     discriminator_notice,
+    given_by_validations,
 )
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
 from traiNNer.data import HeaderCache, build_dataset, check_datasets, normalization_of
@@ -43,7 +44,7 @@ from traiNNer.optimizers import build_optimizer
 from traiNNer.rates import Rate, choose_rates
 from traiNNer.run_folders import check_folders, refuse_foreign_files
 from traiNNer.schedulers import CyclesMomentum, ObservesValidation, build_schedule
-from traiNNer.types import Better, Metric, Normalization
+from traiNNer.types import Metric, Normalization
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import (
     Checkpoint,
@@ -274,7 +275,7 @@ def _build_losses(run: Prepared, findings: Findings) -> None:
 
 def _check_schedules(run: Prepared, findings: Findings) -> None:
     """Build each network's schedule, and ask what it follows."""
-    given = _given_by_validations(run)
+    given = given_by_validations(run.datasets if run.val is not None else {}, run.losses, run.metrics)
     for name, rate in run.rates.items():
         key = f"scheduler_{name[-1]}"
         key = key if getattr(run.train, key) is not None else "scheduler"
@@ -293,21 +294,13 @@ def _check_schedules(run: Prepared, findings: Findings) -> None:
 
 def _build_loss_schedulers(run: Prepared, findings: Findings) -> None:
     terms = {label: Term(label, loss) for label, loss in run.losses.items()}
-    given = _given_by_validations(run)
+    if any(key.startswith("val") and key not in run.datasets for key in run.options.datasets) and run.val is not None:
+        return  # a set that cannot be built is a mistake of its own
+    given = given_by_validations(run.datasets if run.val is not None else {}, run.losses, run.metrics)
     run.loss_schedulers = build_loss_schedulers(run.train.loss_scheduler or (), terms, given, findings)
     val_freq = run.val.val_freq or 0 if run.val is not None else 0
     for scheduler in run.loss_schedulers:
-        run.notices += describe(scheduler, run.train.total_iter, val_freq)
-
-
-def _given_by_validations(run: Prepared) -> dict[str, Better]:
-    """What validations compute, by the name that log and schedules use, and where it improves."""
-    sets = [key for key in run.datasets if key.startswith("val")] if run.val is not None else []
-    has_loss = any(Term(label, loss).measures_fidelity for label, loss in run.losses.items())
-    each: dict[str, Better] = {label: metric.better for label, metric in run.metrics.items()}
-    each |= {"loss": "lower"} if has_loss else {}
-    prefixes = ["val" if number == 1 else f"val_{number}" for number in range(1, len(sets) + 1)]
-    return {f"{prefix}/{label}": better for prefix in prefixes for label, better in each.items()}
+        run.notices += describe(scheduler, terms, run.train.total_iter, val_freq)
 
 
 def _build_networks(run: Prepared, findings: Findings) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 SILENT = ("auto_resume", "path.resume_state")
@@ -33,22 +35,34 @@ class RunRecord:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare with a checkpoint; the present seed and options stay."""
-        old, new = _leaves(json.loads(state_dict["options"])), _leaves(json.loads(json.dumps(self._options)))
-        if state_dict["seed"] != self.seed:
-            old["manual_seed"], new["manual_seed"] = state_dict["seed"], self.seed
+        old, new = json.loads(state_dict["options"]), json.loads(json.dumps(self._options))
+        old["manual_seed"], new["manual_seed"] = state_dict["seed"], self.seed
         self.changes = [
-            f"{key}: {old.get(key, 'absent')} by the checkpoint's options, {new.get(key, 'absent')} by the current ones"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and key not in SILENT
+            f"{key}: {_shown(before)} by the checkpoint's options, {_shown(now)} by the current ones"
+            for key, before, now in sorted(_differences(old, new), key=lambda each: each[0])
+            if key not in SILENT
         ]
 
 
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Every option that is not a section, by its path."""
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Path, old and new value of every option that differs; a section that only one side has is one difference."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif _is_list_of_sections(old) and _is_list_of_sections(new):
+        for index, (before, now) in enumerate(zip_longest(old, new)):
+            yield from _differences(before, now, f"{path}[{index}]")
+    elif old != new:
+        yield path, old, new
+
+
+def _is_list_of_sections(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def _shown(value: Any) -> Any:
     if isinstance(value, dict):
-        items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items()]
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        items = [(f"{prefix}[{index}]", item) for index, item in enumerate(value)]
-    else:
-        return {prefix: value}
-    return {path: leaf for key, item in items for path, leaf in _leaves(item, key).items()}
+        return "a section"
+    if _is_list_of_sections(value):
+        return "a section" if len(value) == 1 else f"{len(value)} sections"
+    return "absent" if value is None else value

@@ -170,6 +170,8 @@ class Trainer:
         self._log_reports()
         self._reporter.training(self.iteration, self._loader.epoch, values, self._model.learning_rates, self._speed)
         weights = {f"loss_weight/{label}": weight for label, weight in self._model.loss_weights.items()}
+        if not self._validators:  # otherwise a validation writes them
+            weights |= self._model.loss_schedulers.scalars()
         self._reporter.scalars(weights, self.iteration)
 
     def _log_reports(self) -> None:

@@ -114,6 +114,11 @@ def test_a_checkpoint_without_one_resumes_into_a_run_with_one_and_the_reverse(
     assert seen["loss_weight/mseloss"] == pytest.approx({1: 10, 2: 10, 3: 0, 4: 0, 5: 1.75, 6: 10, 7: 10, 8: 10})
     assert "not in the checkpoint, so they start fresh: loss_scheduler" in log_of(folder)
     assert "in the checkpoint, but not in this run: loss_scheduler" in log_of(folder)
+    changes = re.findall(r"changed option: train\.loss_scheduler.*", log_of(folder))
+    assert changes == [
+        "changed option: train.loss_scheduler: absent by the checkpoint's options, a section by the current ones",
+        "changed option: train.loss_scheduler: a section by the checkpoint's options, absent by the current ones",
+    ]
 
 
 def test_off_is_as_if_it_were_not_there(moving: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
@@ -194,9 +199,15 @@ MISTAKES = [
     ({"adaptation_trigger": "iteration"}, "schedule: "),
     ({"max_weight_target": 0.5, "initial_weight_target": 0.6}, "max_weight_target: found 0.5; accepted: at least init"),
     ({"initial_weight_source": 0.0}, "initial_weight_target: found 0.0; accepted: more than 0, as initial_weight_so"),
-    ({"static_components": {"mseloss": 1.0}}, "static_components: found mseloss, which train.loss_scheduler[0].target"),
+    (
+        {"static_components": {"mseloss": 1.0}},
+        "static_components: found mseloss, which train.loss_scheduler.target_loss has",
+    ),
     ({"source_components": {"l1loss/low": True}}, "source_components: found l1loss/low, but l1loss has no components"),
     ({"source_components": {"recMSE": True}}, "source_components: found recMSE; accepted: these with a loss of type "),
+    ({"source_components": {}}, "source_components: found a section; accepted: LABEL: true, or LABEL/COMPONENT: true"),
+    ({"source_components": {"l1loss/": True}}, "source_components: found l1loss/; accepted: l1loss, or l1loss/COMP"),
+    ({"source_loss": 3}, "source_loss: found 3; accepted: a label, or a list of labels"),
     ({"warmup_epochs": 1}, "warmup_epochs: the same as train.loss_scheduler.warmup_observations in line"),
     ({"schedule": [[4, 1.0], [3, 1.0]]}, "schedule: found "),
 ]
@@ -247,7 +258,9 @@ def test_a_loss_that_validations_cannot_compute_is_not_watched(
     moving["train"]["losses"][1] = {"type": "ganloss", "loss_weight": 0.1}
     moving["train"]["loss_scheduler"]["target_loss"] = "ganloss"
     assert run_training(moving) == 2
-    assert "found target_loss, but a validation cannot compute ganloss" in capfd.readouterr().err
+    assert (
+        "found target_loss, but a validation has output and GT alone, and ganloss needs more" in capfd.readouterr().err
+    )
     moving["train"]["loss_scheduler"] |= {"monitor_metric": "source_loss"}
     assert run_training(moving) == 0
     seen = curves(tmp_path / "experiments" / "tiny")
@@ -260,7 +273,7 @@ def test_a_loss_that_validations_cannot_compute_is_not_watched(
 def test_a_component_of_a_loss_moves_alone(moving: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
     perceptual = {"type": "perceptualloss", "loss_weight": 2.0, "layer_weights": {"conv1_2": 1.0}, "pretrained": False}
     scheduler = moving["train"]["loss_scheduler"]
-    scheduler |= {"source_components": {}, "target_components": {"perceptualloss/style": True}}
+    scheduler |= {"target_components": {"perceptualloss/style": True}}
     scheduler["target_loss"] = "perceptualloss"
     moving["train"]["total_iter"] = 2  # no adaptation has an effect yet
     moving["logger"]["save_checkpoint_freq"] = 2
@@ -277,3 +290,85 @@ def test_a_component_of_a_loss_moves_alone(moving: dict[str, Any], run_training:
     seen = curves(tmp_path / "experiments" / "everything")
     assert seen["loss_weight/perceptualloss"] == {1: 2.0, 2: 2.0}
     assert seen["loss_weight/perceptualloss_style"] == {1: 1.0, 2: 1.0}
+
+
+def test_a_state_belongs_to_the_losses_it_moved(moving: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
+    """In another order in the file, or without the other, a scheduler goes on where it was; a new pair starts at 0."""
+    moving["train"]["losses"] += [
+        {"type": "charbonnierloss", "loss_weight": 1.0},
+        {"type": "huberloss", "loss_weight": 1.0},
+        {"type": "tvloss", "loss_weight": 1.0},
+    ]
+    late = MOVE | {"source_loss": "charbonnierloss", "target_loss": "huberloss", "min_observations_before_adapt": 3}
+    other = MOVE | {"source_loss": "charbonnierloss", "target_loss": "tvloss", "monitor_metric": "val_loss"}
+    schedulers = ([MOVE, late], [late, MOVE], [late], [MOVE, other])
+    for total_iter, section in zip((4, 5, 6, 7), schedulers, strict=True):
+        moving["train"] |= {"total_iter": total_iter, "loss_scheduler": section}
+        assert run_training(moving, "--auto_resume") == 0
+    seen = curves(tmp_path / "experiments" / "tiny")
+    assert seen["loss_scheduler/progress"] == pytest.approx({1: 0, 2: 0.25, 3: 0.5, 4: 0.75, 5: 0.5, 6: 0.75, 7: 0})
+    assert seen["loss_scheduler_2/progress"] == pytest.approx({1: 0, 2: 0, 3: 0, 4: 0.25, 5: 1.0, 7: 0})
+    log = log_of(tmp_path / "experiments" / "tiny")
+    assert "not in the checkpoint, so they start fresh: loss_scheduler/charbonnierloss to tvloss" in log
+
+
+def test_validations_without_gt_measure_nothing(
+    moving: dict[str, Any], run_training: Run, photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(photos / "val" / "lq")
+    without = {"name": "no GT", "type": "SingleImageDataset", "dataroot_lq": folder, "num_worker_per_gpu": 0}
+    paired = moving["datasets"]["val"]
+    moving["datasets"]["val"] = without
+    assert run_training(moving) == 2
+    assert "adaptation_trigger: found plateau, but the run has no validation that measures" in capfd.readouterr().err
+    moving["datasets"]["val_2"] = paired
+    moving["train"]["loss_scheduler"]["monitor_metric"] = "val_loss"
+    assert run_training(moving) == 2
+    assert "monitor_metric: found val_loss, which no validation computes; accepted: " in capfd.readouterr().err
+    moving["train"]["loss_scheduler"]["monitor_metric"] = "val_2/psnr"
+    assert run_training(moving) == 0
+
+
+def test_losses_without_a_base_weight_make_no_val_loss(
+    moving: dict[str, Any], run_training: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    moving["train"]["losses"] = [
+        {"type": name, "loss_weight": 0.0, "target_weight": 1.0, "target_iter": 4} for name in ("l1loss", "mseloss")
+    ]
+    moving["train"]["loss_scheduler"]["monitor_metric"] = "val_loss"
+    assert run_training(moving) == 2
+    assert "found val_loss, which no validation computes" in capfd.readouterr().err
+    moving["train"]["loss_scheduler"]["monitor_metric"] = "target_loss"
+    assert run_training(moving) == 0
+
+
+def test_a_loss_may_be_called_as_a_metric(moving: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
+    moving["train"]["losses"][0]["name"] = "target_loss"
+    moving["train"]["losses"][1]["name"] = "psnr"
+    scheduler = moving["train"]["loss_scheduler"]
+    scheduler |= {"source_loss": "target_loss", "target_loss": "psnr", "use_ema": False}
+    for monitor, low, high in (("psnr", 5.0, 20.0), ("target_loss", 0.0, 0.3)):
+        scheduler["monitor_metric"] = monitor
+        assert run_training(moving | {"name": monitor}) == 0
+        values = curves(tmp_path / "experiments" / monitor)["loss_scheduler/monitored"].values()
+        assert all(low < value < high for value in values)
+
+
+def test_a_target_that_ends_is_announced(moving: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
+    moving["train"]["losses"][1] |= {"start_iter": 2, "disable_after": 6}
+    assert run_training(moving) == 0
+    line = "mseloss acts in iterations 2 to 6 alone; outside of them a move only takes weight from l1loss"
+    assert line in log_of(tmp_path / "experiments" / "tiny")
+
+
+def test_a_schedule_in_percent(moving: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
+    moving["train"]["loss_scheduler"] = {
+        "source_loss": "l1loss",
+        "target_loss": "mseloss",
+        "adaptation_trigger": "iteration",
+        "schedule": [["25%", 0.0], ["75%", 1.0]],
+    }
+    moving["val"]["val_enabled"] = False
+    assert run_training(moving) == 0
+    progress = curves(tmp_path / "experiments" / "tiny")["loss_scheduler/progress"]
+    assert progress == pytest.approx({at: min(max((at - 2) / 4, 0), 1) for at in range(1, 9)})

@@ -76,6 +76,17 @@ class LossEntry(WeightSchedule):
 Loss: TypeAlias = Annotated[ComponentOptions, OfKind(LOSSES, common=LossEntry)]
 
 
+def _listed(value: Any) -> Any:
+    return value
+
+
+LossSchedulers: TypeAlias = Annotated[
+    tuple[SchedulerParams, ...],
+    Strict(False),
+    BeforeValidator(_listed, json_schema_input_type=SchedulerParams | list[SchedulerParams]),
+]
+
+
 def _label(losses: tuple[ComponentOptions, ...]) -> tuple[ComponentOptions, ...]:
     common, labels = list(LossEntry.model_fields), loss_labels(losses)
     return tuple(
@@ -216,7 +227,7 @@ class TrainOptions(Section):
     losses: Annotated[tuple[Loss, ...], Strict(False), AfterValidator(_label)] | None = option(
         None, unit="list", text="Losses; each has type, loss_weight, perhaps name, and its own parameters."
     )
-    loss_scheduler: Annotated[tuple[SchedulerParams, ...], Strict(False)] | None = option(
+    loss_scheduler: LossSchedulers | None = option(
         None, unit="section", text="Moves weight from some losses to others; one section, or a list of them."
     )
 

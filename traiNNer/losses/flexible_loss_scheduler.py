@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import math
 import statistics
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -71,11 +72,14 @@ class FlexibleLossScheduler:
     """
 
     def __init__(self, params: SchedulerParams, better: Better | None = None) -> None:
+        if better not in (None, "lower", "higher"):
+            raise ValueError(f"better: found {better!r}; accepted: lower, higher")
         self.params = params
         self.better: Better = better or _direction(params.monitor_metric)
         self.progress = 0.0
         self._observations = self._adaptations = 0
         self._consecutive = self._pause = 0
+        self._points = params.points
         self._forget()
 
     def _forget(self) -> None:
@@ -117,6 +121,7 @@ class FlexibleLossScheduler:
         return {
             **dict.fromkeys(self.params.sources, source),
             **dict.fromkeys(self.params.targets, target),
+            **dict.fromkeys(self.params.left_alone, 1.0),
             **self.params.static_components,
         }
 
@@ -124,10 +129,13 @@ class FlexibleLossScheduler:
         """Progress by the iteration, of trigger `iteration`; the adaptation where a point of `schedule` is reached."""
         if not self.enabled or self.params.adaptation_trigger != "iteration":
             return None
-        self.progress = self.params.progress_at(iteration)
-        if iteration not in [at for at, _ in self.params.schedule or ()]:
-            return None
-        return self._adaptation(f"iteration {iteration:,}")
+        place = bisect_right(self._points, iteration, key=lambda point: point[0])
+        (start, first), *rest = self._points[place - 1 : place + 1]
+        self.progress = first
+        if rest:
+            end, last = rest[0]
+            self.progress += (last - first) * (iteration - start) / (end - start)
+        return self._adaptation(f"iteration {iteration:,}") if iteration == start > 0 else None
 
     def step(self, metrics: Mapping[str, float], iteration: int | None = None) -> Adaptation | None:
         """Take the figures of a validation; what followed from them, if anything did.
@@ -148,7 +156,7 @@ class FlexibleLossScheduler:
         ):
             raise ValueError("the options of this loss scheduler count iterations: step needs the iteration")
         if params.adaptation_trigger == "iteration":
-            return self.at(iteration or 0)
+            return self._pass(iteration or 0)
         at = math.inf if iteration is None else iteration
         value = self._watched(metrics)
         self._observations += 1
@@ -166,16 +174,28 @@ class FlexibleLossScheduler:
             return None
         return self._adapt(reason)
 
+    def _pass(self, iteration: int) -> Adaptation | None:
+        """The last point of `schedule` that lies between this observation and the one before."""
+        self.at(iteration)
+        passed = sum(0 < at <= iteration for at, _ in self._points)
+        before, self._adaptations = self._adaptations, passed
+        return self._adaptation(f"iteration {iteration:,}") if passed > before else None
+
     def _watched(self, metrics: Mapping[str, float]) -> float:
-        """The value to watch among a validation's figures; a loss of several labels is their sum."""
+        """The value to watch among a validation's figures; a loss of several labels is their sum.
+
+        A loss is found by its labels and a metric by its full name first: one may be called as another.
+        """
         name = self.params.monitor_metric
-        if name in metrics:
-            return metrics[name]
-        names = self.params.losses_of(name) or ("val/loss" if name == "val_loss" else f"val/{name}",)
+        labels = self.params.losses_of(name)
+        short = "loss" if name == "val_loss" else name.removeprefix("val/")
+        for names in (labels, (f"val/{short}",), (name,), (short,)):
+            if names and all(each in metrics for each in names):
+                return sum(float(metrics[each]) for each in names)
+        names = labels or (name,)
         missing = [each for each in names if each not in metrics]
         if missing:
-            shown = name if names == (f"val/{name}",) else ", ".join(missing)
-            raise KeyError(f"{shown} is not among the figures of this validation: {', '.join(metrics)}")
+            raise KeyError(f"{', '.join(missing)} is not among the figures of this validation: {', '.join(metrics)}")
         return sum(metrics[each] for each in names)
 
     def _observe(self, value: float) -> str:
@@ -183,7 +203,7 @@ class FlexibleLossScheduler:
         params = self.params
         if not math.isfinite(value):
             self._bad += 1
-            return self._plateau() if params.adaptation_trigger == "plateau" else ""
+            return self._plateau("the last is not finite, ") if params.adaptation_trigger == "plateau" else ""
         before = self._smoothed
         self._recent = [*self._recent, value][-REMEMBERED:]
         self._used += 1
@@ -196,7 +216,7 @@ class FlexibleLossScheduler:
         self._bad += 1
         if params.adaptation_trigger == "plateau":
             return self._plateau()
-        if before is None or not self._improves(before, self._smoothed):
+        if before is None or not self._is_worse(self._smoothed, before):
             return ""
         return f"{params.monitor_metric} is worse ({self._smoothed:.4g} after {before:.4g})"
 
@@ -205,12 +225,17 @@ class FlexibleLossScheduler:
         margin = self.params.min_delta * (abs(best) if self.params.threshold_mode == "rel" else 1)
         return value < best - margin if self.better == "lower" else value > best + margin
 
-    def _plateau(self) -> str:
+    def _is_worse(self, value: float, before: float) -> bool:
+        """Whether a value is worse than another by more than `min_delta`."""
+        margin = self.params.min_delta * (abs(before) if self.params.threshold_mode == "rel" else 1)
+        return value > before + margin if self.better == "lower" else value < before - margin
+
+    def _plateau(self, remark: str = "") -> str:
         patience = self._patience()
         if patience is None or self._bad < patience:
             return ""
-        shown = "not finite" if self._smoothed is None else f"{self._smoothed:.4g}"
-        return f"plateau in {self.params.monitor_metric} ({shown} for {self._bad} observations)"
+        shown = "" if self._smoothed is None else f"{self._smoothed:.4g} "
+        return f"plateau in {self.params.monitor_metric} ({remark}{shown}for {self._bad} observations)"
 
     def _patience(self) -> int | None:
         """Observations without improvement that are a plateau; None while the noise is not known.
@@ -218,7 +243,7 @@ class FlexibleLossScheduler:
         For `auto`: a curve that improves by d = `min_delta` per observation, and whose best lies a lucky `SAFETY` s
         below it, is better than that best again after 1 + SAFETY s / d observations. s is the standard deviation of
         the smoothed value when it was the best: that of the values themselves at first, and sqrt((1 - beta) /
-        (1 + beta)) of it in the end.
+        (1 + beta)) of it in the end. At first the average also lags, by beta / (1 - beta) observations in the end.
         """
         params, count = self.params, len(self._recent)
         if params.patience != "auto":
@@ -227,13 +252,15 @@ class FlexibleLossScheduler:
             return None
         differences = [abs(after - before) for before, after in pairwise(self._recent)]
         noise = statistics.median(differences) / 0.6745 / math.sqrt(2) * (1 + 2 / math.sqrt(count))
+        lag = 0.0
         if params.use_ema:
             beta = params.ema_beta
+            lag = beta / (1 - beta) * beta ** (self._best_at - 1)
             settled = (1 - beta) / (1 + beta)
             noise *= math.sqrt(settled + (1 - settled) * beta ** (2 * (self._best_at - 1)))
         level = abs(statistics.median(self._recent)) if params.threshold_mode == "rel" else 1.0
         drift = params.min_delta * level
-        return 2 if drift == 0 else 2 + math.ceil(SAFETY * noise / drift)
+        return 2 if drift == 0 else 2 + math.ceil(lag + SAFETY * noise / drift)
 
     def _adapt(self, reason: str) -> Adaptation:
         self.progress = self.params.step(self.progress)
@@ -262,7 +289,8 @@ class FlexibleLossScheduler:
     def state_dict(self) -> dict[str, Any]:
         """What the observations said; the options are not in it, so that the file's hold after a resume."""
         return {
-            "monitor": [self.params.monitor_metric, *self.params.source_loss, "", *self.params.target_loss],
+            "losses": [*self.params.sources, "->", *self.params.targets],
+            "monitor": self.params.monitor_metric,
             "observations": self._observations,
             "adaptations": self._adaptations,
             "progress": self.progress,
@@ -277,10 +305,17 @@ class FlexibleLossScheduler:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state; if another value was watched, only progress and counts, for its best says nothing."""
+        """Take over a state; if another value was watched, only progress and counts, for its best says nothing.
+
+        Raises:
+            ValueError: it is that of other losses.
+        """
+        losses = self.state_dict()["losses"]
+        if list(state_dict["losses"]) != losses:
+            raise ValueError(f"it moves {' '.join(state_dict['losses'])}, not {' '.join(losses)}")
         self._observations, self._adaptations = state_dict["observations"], state_dict["adaptations"]
         self.progress = state_dict["progress"]
-        if list(state_dict["monitor"]) != self.state_dict()["monitor"]:
+        if state_dict["monitor"] != self.params.monitor_metric:
             self._consecutive = self._pause = 0
             self._forget()
             return
@@ -296,6 +331,9 @@ def _direction(monitor: str) -> Better:
     if name.endswith("loss"):
         return "lower"
     try:
-        return inspect.signature(METRICS.get(name)).parameters["better"].default
+        better = inspect.signature(METRICS.get(name)).parameters["better"].default
     except (ConfigError, KeyError):
-        raise ValueError(f"{monitor}: it is not known whether lower or higher is better; give `better`") from None
+        better = None
+    if better not in ("lower", "higher"):
+        raise ValueError(f"{monitor}: it is not known whether lower or higher is better; give `better`")
+    return better

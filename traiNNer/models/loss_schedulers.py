@@ -20,7 +20,15 @@ class LossSchedulers:
             "loss_scheduler" if number == 1 else f"loss_scheduler_{number}": scheduler
             for number, scheduler in enumerate(schedulers, 1)
         }
-        """By the names that checkpoint and TensorBoard use."""
+        """By the names that log and TensorBoard use."""
+
+    @property
+    def tracked(self) -> dict[str, FlexibleLossScheduler]:
+        """By names for the checkpoint, which say what each moves: another order in the option file is no other run."""
+        return {
+            f"loss_scheduler/{'+'.join(each.params.sources)} to {'+'.join(each.params.targets)}": each
+            for each in self.named.values()
+        }
 
     @property
     def watched(self) -> frozenset[str]:
@@ -29,7 +37,8 @@ class LossSchedulers:
 
     def multipliers(self, current_iter: int) -> dict[str, float]:
         """Label, or label/component, to what its weight is multiplied by at an iteration."""
-        self.announce(current_iter)
+        for each in self.named.values():
+            each.at(current_iter)
         return {name: value for each in self.named.values() for name, value in each.get_loss_weights().items()}
 
     def announce(self, current_iter: int) -> list[str]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -28,24 +27,27 @@ OBSERVATION_KEYS = {
 }
 """Keys of loops that validate once per epoch, and what they are here."""
 
+ITERATION_KEYS = ("min_iterations_before_adapt", "warmup_iterations")
+"""Options that hold an iteration; the first part of each point of `schedule` is another."""
+
 
 def _labels(value: Any) -> Any:
     if isinstance(value, str):
         return (value,)
-    return tuple(cast("Sequence[Any]", value)) if isinstance(value, list | tuple) else value
+    if not isinstance(value, list | tuple):
+        raise ValueError("a label, or a list of labels")
+    return tuple(cast("Sequence[Any]", value))
 
 
 def _of_their_own(labels: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(labels)) < len(labels):
-        raise ValueError("labels that differ")
+    if len(set(labels)) < len(labels) or not labels or not all(labels):
+        raise ValueError("a label, or a list of labels that differ")
     return labels
 
 
-Label: TypeAlias = Annotated[str, Field(min_length=1)]
 Labels: TypeAlias = Annotated[
-    tuple[Label, ...],
-    Field(min_length=1),
-    BeforeValidator(_labels, json_schema_input_type=Label | list[Label]),
+    tuple[str, ...],
+    BeforeValidator(_labels, json_schema_input_type=str | list[str]),
     AfterValidator(_of_their_own),
 ]
 Weight: TypeAlias = Annotated[float, Field(ge=0)]
@@ -109,7 +111,7 @@ class SchedulerParams(BaseModel):
     threshold_mode: Literal["rel", "abs"] = option(
         "rel", unit="name", text="Whether min_delta is a share of the best value or a difference."
     )
-    transition_step: float = option(0.1, unit="progress", gt=0, le=1, text="Progress of one adaptation.")
+    transition_step: float = option(0.1, unit="progress", ge=0.001, le=1, text="Progress of one adaptation.")
     adaptive_step: bool = option(
         True, unit="switch", text="Smaller steps towards the end: max(0.05, transition_step * (1 - progress))."
     )
@@ -152,7 +154,7 @@ class SchedulerParams(BaseModel):
         unit="list",
         min_length=1,
         text="Of adaptation_trigger iteration: [iteration, progress] pairs; progress is linear between them, from 0 at "
-        "iteration 0 unless the first pair says otherwise.",
+        "iteration 0 unless the first pair says otherwise. Iterations may be percentages of total_iter.",
     )
 
     @model_validator(mode="before")
@@ -165,6 +167,13 @@ class SchedulerParams(BaseModel):
             if old in values and new not in values:
                 values[new] = values.pop(old)
         return values
+
+    @field_validator("source_components", "target_components")
+    @classmethod
+    def _something(cls, value: Mapping[str, bool] | None) -> Mapping[str, bool] | None:
+        if value is not None and not any(value.values()):
+            raise ValueError("LABEL: true, or LABEL/COMPONENT: true, for something that is to move")
+        return value
 
     @field_validator("target_loss")
     @classmethod
@@ -227,6 +236,13 @@ class SchedulerParams(BaseModel):
         """What has the target's multiplier."""
         return _chosen(self.target_components, self.target_loss)
 
+    @property
+    def left_alone(self) -> list[str]:
+        """Components, as label/component, that are written as false: their multiplier is 1, whatever the label's."""
+        mappings = (self.source_components or {}, self.target_components or {})
+        written = [(name, chosen) for mapping in mappings for name, chosen in mapping.items() if "/" in name]
+        return [name for name, chosen in written if not chosen and name not in (*self.sources, *self.targets)]
+
     def losses_of(self, monitor: str) -> tuple[str, ...]:
         """The labels that `source_loss` or `target_loss` stands for; nothing for another name."""
         if monitor not in ("source_loss", "target_loss"):
@@ -245,7 +261,8 @@ class SchedulerParams(BaseModel):
         lowest, highest = sorted((self.initial_weight_target, end[1]))
         if lowest <= target <= highest:
             return source, target
-        return end  # with final weights of a larger sum, the scaled target of a cap falls again
+        target = min(max(target, lowest), highest)  # with final weights of a larger sum, that of a cap falls again
+        return self.initial_weight_source + self.initial_weight_target - target, target
 
     def _shares(self, progress: float) -> tuple[float, float]:
         s = _curve(self.transition_schedule, progress)
@@ -266,13 +283,11 @@ class SchedulerParams(BaseModel):
         after = progress + step
         return 1.0 if after > 1 - 1e-9 else after
 
-    def progress_at(self, iteration: int) -> float:
-        """Progress by `schedule`, of trigger `iteration`."""
-        points = self.schedule or ()
-        if not points or points[0][0] > 0:
-            points = ((0, 0.0), *points)
-        at, progress = zip(*points, strict=True)
-        return float(np.interp(iteration, at, progress))
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """Iterations and progress of `schedule`, with its beginning."""
+        points = list(self.schedule or ())
+        return points if points and points[0][0] == 0 else [(0, 0.0), *points]
 
     @property
     def adaptations(self) -> int:
