@@ -2,8 +2,8 @@
 
     python docs/figures/turbulence_spectra.py              # needs matplotlib; six runs, about 5 minutes on two cores
 
-The runs go to experiments/turbulence_spectra. Writes docs/figures/turbulence_spectra.png, and the numbers that
-docs/fields.md states to docs/figures/turbulence_spectra.json.
+The runs go to experiments/turbulence_spectra; one that is done there already is not repeated. Writes
+docs/figures/turbulence_spectra.png, and the numbers that docs/fields.md states to docs/figures/turbulence_spectra.json.
 """
 
 from __future__ import annotations
@@ -51,16 +51,18 @@ def options(folder: Path, variant: str, seed: int) -> dict[str, Any]:
 
 
 def run(folder: Path, variant: str, seed: int) -> dict[str, Any]:
-    """Train; the figures of the log's last validation, and the spectrum of the results that it wrote."""
+    """Train, unless that is done; figures of the log's last validation, spectrum of the results that it wrote."""
     values = options(folder, variant, seed)
     file = folder / f"{values['name']}.yml"
-    file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "train.py"), str(file)]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    experiment = folder / values["name"]
-    last = values["train"]["total_iter"]
-    lines = (experiment / "train.log").read_text(encoding="utf-8").splitlines()
+    experiment, last = folder / values["name"], values["train"]["total_iter"]
+    text, log = yaml.safe_dump(values, sort_keys=False), experiment / "train.log"
+    same = log.exists() and file.read_text(encoding="utf-8") == text
+    if not (same and f"done: {last:,} iterations" in log.read_text(encoding="utf-8")):
+        file.write_text(text, encoding="utf-8")
+        command = [sys.executable, str(ROOT / "train.py"), str(file)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    lines = log.read_text(encoding="utf-8").splitlines()
     (line,) = [line for line in lines if f"[iter {last:,}] val " in line]
     found = {name: re.search(rf"{name} ([0-9.]+) \(best .*?bicubic ([0-9.]+)\)", line) for name in METRICS}
     results = [np.load(path) for path in sorted((experiment / "visualization" / "val").glob(f"*/*_{last}.npy"))]
