@@ -65,9 +65,8 @@ def masked_spectrum_error(output: Tensor, target: Tensor) -> Tensor:
 def scheduler_overhead(net: torch.nn.Module, batch: dict[str, Any], steps: int) -> dict[str, Any]:
     """A step of L1 and MSE against the same with a scheduler that has given half the weight to MSE."""
     losses = [L1, {"type": "mseloss", "loss_weight": 1.0}]
-    params = SchedulerParams(
-        source_loss="l1loss", target_loss="mseloss", initial_weight_source=0.5, initial_weight_target=0.5
-    )
+    options = {"initial_weight_source": 0.5, "initial_weight_target": 0.5}
+    params = SchedulerParams.model_validate({"source_loss": "l1loss", "target_loss": "mseloss", **options})
     moved = Side(net, losses, batch, LossSchedulers([FlexibleLossScheduler(params)]))
     return {**compare(Side(net, losses, batch), moved, steps), "goal": 1.01}
 
