@@ -1,6 +1,6 @@
 """The metric-driven loss scheduler against its description: a model written from the text, exact traces, properties.
 
-Also a script: `PYTHONPATH=. python tests/test_flexible_loss_scheduler.py`.
+Also a script: `PYTHONPATH=. python tests/test_loss_scheduler_description.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import math
 import random
 import sys
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -307,7 +308,7 @@ def test_iteration() -> None:
 def test_the_brake_fires_and_lets_go(patience: int) -> None:
     flat = quick(patience=patience, max_consecutive_adaptations=3, transition_step=0.05)
     at = feed(flat, [1.0] * 40 * patience)
-    gaps = [b - a for a, b in zip(at, at[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(at)]
     long = [i for i, gap in enumerate(gaps) if gap != patience]
     assert long[:3] == [2, 5, 8], "three adaptations, then a pause, again and again"
     assert all(2 * patience <= gaps[i] <= 3 * patience + 1 for i in long)
@@ -315,11 +316,11 @@ def test_the_brake_fires_and_lets_go(patience: int) -> None:
     falls = [1.0 - 0.1 * (n // (2 * patience + 1)) for n in range(7 * patience)]
     at = feed(once_better, falls)
     assert len(at) > 4, "an improvement in between starts the count again"
-    assert max(b - a for a, b in zip(at, at[1:], strict=False)) < 2 * patience
+    assert max(b - a for a, b in pairwise(at)) < 2 * patience
 
 
 def test_step_lengths() -> None:
-    adaptive, even = quick(patience=1, max_consecutive_adaptations=NEVER), None
+    adaptive = quick(patience=1, max_consecutive_adaptations=NEVER)
     expected, progress = [], 0.0
     while progress < 1 - 1e-9:
         progress = min(1.0, progress + max(0.05, 0.1 * (1 - progress)))
