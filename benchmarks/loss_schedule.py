@@ -85,7 +85,7 @@ class Side:
         rounds, start = 1000, time.perf_counter()
         terms = self.model._terms
         for iteration in range(1, rounds + 1):
-            _ = [(term.weight(iteration), term.factor(iteration)) for term in terms], self.model.phases(iteration)
+            _ = [(term.weights(iteration), term.live(iteration)) for term in terms], self.model.phases(iteration)
         return (time.perf_counter() - start) / rounds
 
 

@@ -5,6 +5,9 @@ INPUT is an image or a folder; a folder is searched deeply, and OUTPUT gets the 
 and TIFF of any kind are read; transparency is dropped. Results have 8 bits a channel, also those of 16-bit images:
 PNG in a folder, the format that OUTPUT's ending names for a single image.
 
+With weights that were trained on fields, INPUT is a .npy or a folder of them: (H, W) or (C, H, W), or (T, C, H, W),
+whose times are upscaled one by one. Results are .npy, float32 in the units of INPUT.
+
 Exit code: 0 all images done, 1 some images failed (each is named, the others are done), 2 nothing was done.
 """
 
@@ -82,16 +85,17 @@ def upscale_files(arguments: argparse.Namespace) -> int:
     from traiNNer.utils.logging import configure_logging, make_console
 
     configure_logging(make_console())
-    work = plan(arguments.input, arguments.output)
+    fields = reads_fields(arguments.input)
+    work = plan(arguments.input, arguments.output, fields=fields)
     device = choose_device(arguments.device)
     net = network_from_weights(arguments.weights).eval()
-    net = prepare(net, device, half=arguments.half)
+    net = prepare(net, device, half=arguments.half, fields=fields)
     upscaler = Upscaler(net, tile_size=arguments.tile_size, tile_overlap=arguments.tile_overlap)
     failures = 0
     for number, (source, target) in enumerate(work, 1):
         started = time.perf_counter()
         try:
-            size = upscale_file(upscaler, source, target)
+            size = (upscale_field if fields else upscale_file)(upscaler, source, target)
         except (ImageError, RunError) as error:
             failures += 1
             text = str(error) if str(source) in str(error) else f"{source}: {error}"
@@ -120,19 +124,62 @@ def upscale_file(upscaler: Upscaler, source: Path, target: Path) -> str:
     return f"{result.shape[-1]}x{result.shape[-2]} px"
 
 
-def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """Every image to read, with the file to write.
+def upscale_field(upscaler: Upscaler, source: Path, target: Path) -> str:
+    """Upscale one `.npy`; returns the result's size.
+
+    Raises:
+        ImageError: a file cannot be read or written, or its array is not one for the network.
+        RunError: out of memory even with the smallest tiles.
+    """
+    import numpy as np
+    import torch
+
+    from traiNNer.data.normalization import identity, normalized, physical
+    from traiNNer.utils.arrays import array_header, read_array, write_array
+    from traiNNer.utils.images import ImageError
+
+    info = upscaler.info
+    shape = array_header(str(source)).shape
+    by_axes = {2: (1, 1, *shape), 3: (1, *shape), 4: shape}
+    if len(shape) not in by_axes or by_axes[len(shape)][1] != info.in_channels or 0 in shape:
+        accepted = f"(C, H, W) or (T, C, H, W) with C = {info.in_channels}, as the network takes"
+        raise ImageError(source, f"has the shape {shape}; accepted: {accepted}")
+    normalization = info.normalization or identity(info.in_channels)
+    results = []
+    for each in read_array(str(source)).reshape(by_axes[len(shape)]):
+        field = np.array(each, np.float32)
+        if not np.isfinite(field).all():
+            raise ImageError(source, "holds NaN or infinity; accepted: finite numbers")
+        result = upscaler(torch.from_numpy(normalized(field, normalization))[None])
+        results.append(physical(result.float().cpu(), normalization)[0].numpy())
+    result = np.stack(results) if len(shape) == 4 else results[0] if len(shape) == 3 else results[0][0]
+    write_array(target, result)
+    return f"{result.shape[-1]}x{result.shape[-2]} px"
+
+
+def reads_fields(source: Path) -> bool:
+    """Whether INPUT is a `.npy`, or a folder that holds some and no image."""
+    from traiNNer.utils.images import image_names
+
+    if not source.is_dir():
+        return source.suffix.lower() == ".npy"
+    return not image_names(source) and bool(image_names(source, suffixes={".npy"}))
+
+
+def plan(source: Path, target: Path, *, fields: bool = False) -> list[tuple[Path, Path]]:
+    """Every image or field to read, with the file to write.
 
     Raises:
         ConfigError: nothing to read, or nowhere to write.
     """
     from traiNNer.utils.errors import ConfigError
-    from traiNNer.utils.images import SUFFIXES, find_images
+    from traiNNer.utils.images import SUFFIXES, image_names
 
-    endings = ", ".join(sorted(SUFFIXES))
+    written, suffixes = (".npy", frozenset({".npy"})) if fields else (".png", SUFFIXES)
+    endings = ", ".join(sorted(suffixes))
     if source.is_file():
-        target = target / f"{source.stem}.png" if target.is_dir() else target
-        if target.suffix.lower() not in SUFFIXES:
+        target = target / f"{source.stem}{written}" if target.is_dir() else target
+        if target.suffix.lower() not in suffixes:
             raise ConfigError(f"OUTPUT: found {target}; accepted: an existing folder, or a file ending in {endings}")
         if target.resolve() == source.resolve():
             raise ConfigError(f"OUTPUT: found {target}, which is the input; accepted: another file")
@@ -143,19 +190,19 @@ def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
         raise ConfigError(f"OUTPUT: found {target}, a file; accepted: a folder, as INPUT is one")
     if target.resolve().is_relative_to(source.resolve()):
         raise ConfigError(f"OUTPUT: found {target}, which lies in INPUT; accepted: a folder outside it")
-    images = find_images(source, recursive=True)
+    images = [source / name for name in image_names(source, suffixes=suffixes)]
     if not images:
         raise ConfigError(f"INPUT: found no images in {source}; accepted: {endings}")
-    return [(image, target / name) for image, name in zip(images, _result_names(source, images), strict=True)]
+    return [(image, target / name) for image, name in zip(images, _result_names(source, images, written), strict=True)]
 
 
-def _result_names(source: Path, images: Sequence[Path]) -> list[Path]:
+def _result_names(source: Path, images: Sequence[Path], suffix: str) -> list[Path]:
     """`a/b.png` for `a/b.jpg`; where two images would get one name, each keeps its ending: `b.jpg.png`."""
     relative = [image.relative_to(source) for image in images]
-    names = [path.with_suffix(".png") for path in relative]
+    names = [path.with_suffix(suffix) for path in relative]
     lowered = [str(name).lower() for name in names]  # file systems may take upper and lower case for the same
     return [
-        path.with_name(f"{path.name}.png") if lowered.count(low) > 1 else name
+        path.with_name(f"{path.name}{suffix}") if lowered.count(low) > 1 else name
         for path, name, low in zip(relative, names, lowered, strict=True)
     ]
 
@@ -182,17 +229,19 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def prepare(net: nn.Module, device: torch.device, *, half: bool) -> nn.Module:
+def prepare(net: nn.Module, device: torch.device, *, half: bool, fields: bool = False) -> nn.Module:
     """The network on its device, in float16 if that is asked for and possible.
 
     Raises:
-        ConfigError: a network that does not turn RGB into RGB.
+        ConfigError: a network of images that does not turn RGB into RGB; images for one of fields.
     """
     from traiNNer.inference import network_info
     from traiNNer.utils.errors import ConfigError
 
     info = network_info(net)
-    if (info.in_channels, info.out_channels) != (3, 3):
+    if info.normalization is not None and not fields:
+        raise ConfigError(f"--weights: found {info.type}, trained on fields; accepted for INPUT: .npy")
+    if not fields and (info.in_channels, info.out_channels) != (3, 3):
         found = f"{info.type}, which turns {info.in_channels} channels into {info.out_channels}"
         raise ConfigError(f"--weights: found a network of type {found}; accepted: RGB to RGB")
     if half and (device.type == "cpu" or not info.supports_half):

@@ -16,7 +16,7 @@ LAYERS = [
     COMPONENTS,
     ("models",),
     ("training_automations",),
-    ("trainer", "validation", "inference", "best", "interrupts", "monitor", "reporting", "samples"),
+    ("trainer", "validation", "inference", "best", "interrupts", "monitor", "reporting", "samples", "pictures"),
 ]
 """From the bottom up, by the first part of the name under `traiNNer`. What is not listed assembles a run: the top."""
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

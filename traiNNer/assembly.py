@@ -15,10 +15,12 @@ from traiNNer.best import BestValues
 from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions
 from traiNNer.data import TrainLoader, ValidationLoader
+from traiNNer.data.normalization import dumped
 from traiNNer.inference import network_info
 from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.ema import Ema
 from traiNNer.models.loss_scale import LossScale
+from traiNNer.models.loss_schedulers import LossSchedulers
 from traiNNer.models.player import Player
 from traiNNer.models.sr_model import SRModel
 from traiNNer.monitor import StepMonitor
@@ -47,7 +49,12 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
     loaders = build_validation_loaders(run)
     validators, samples = build_validators(run, model, loaders), build_samples(run, loaders)
     monitor, best = StepMonitor(), BestValues()
-    record = RunRecord(run.seed, options.dump(), {name: rate.dump() for name, rate in run.rates.items()})
+    record = RunRecord(
+        run.seed,
+        options.dump(),
+        {name: rate.dump() for name, rate in run.rates.items()},
+        None if run.normalization is None else dumped(run.normalization),
+    )
     checkpoint = _track(run, model)
     seed_everything(run.seed, dist.rank())  # from here on every rank draws numbers of its own
     per_rank = {"monitor": dist.PerRank(monitor), "rng": dist.PerRank(RandomState())}
@@ -123,6 +130,7 @@ def build_model(run: Prepared) -> SRModel:
         device=run.device,
         precision=run.precision,
         channels_last=options.use_channels_last,
+        loss_schedulers=LossSchedulers(run.loss_schedulers),
     )
 
 
@@ -207,6 +215,7 @@ def build_validators(run: Prepared, model: SRModel, loaders: Mapping[str, Valida
             suffix=val.suffix,
             roots=_roots(run.options.datasets[key]),
             fidelity_losses=lambda: model.fidelity_losses,
+            normalization=run.normalization,
         )
         for key, loader in loaders.items()
     ]
@@ -225,6 +234,7 @@ def build_samples(run: Prepared, loaders: Mapping[str, ValidationLoader]) -> Sam
         {path: names.name(path) for loader in loaders.values() for path in loader.dataset.inputs()},
         tile_size=val.tile_size,
         tile_overlap=val.tile_overlap,
+        normalization=run.normalization,
     )
 
 
@@ -267,6 +277,8 @@ def _track(run: Prepared, model: SRModel) -> Checkpoint:
     for label, loss in model.losses.items():
         if loss.learns:
             checkpoint.track(f"loss/{label}", loss)
+    for name, scheduler in model.loss_schedulers.tracked.items():
+        checkpoint.track(name, scheduler)
     if model.ema is not None:
         checkpoint.track_network("net_g_ema", model.ema.net, lambda iteration: network_metadata(info, iteration))
     return checkpoint

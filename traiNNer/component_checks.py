@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from traiNNer.config import Options, TrainOptions
-from traiNNer.data import ImageDataset
+from traiNNer.data import FieldDataset, ImageDataset
+from traiNNer.field_checks import check_metric
 from traiNNer.findings import Findings
 from traiNNer.inference import network_info
+from traiNNer.losses import BuiltLoss
 from traiNNer.losses.base import total
 from traiNNer.losses.term import Term
 from traiNNer.metrics import build_metric
@@ -47,13 +49,13 @@ def check_needs(options: Options, train: TrainOptions, term: Term) -> None:
         raise ConfigError([Problem(message=f"found {term.label}, which needs {each}") for each in problems])
 
 
-def check_crops(term: Term, gt_size: Any) -> None:
+def check_crops(term: Term, gt_size: Any, channels: int) -> None:
     """Compute a loss that compares images once with crops of the training's size, where they are small.
 
     Raises:
         ConfigError: they are too small for it.
     """
-    if isinstance(gt_size, int) and term.needs <= IMAGES and (reason := _too_small(term, gt_size)):
+    if isinstance(gt_size, int) and term.needs <= IMAGES and (reason := _too_small(term, gt_size, channels)):
         message = f"found crops of {gt_size} px (gt_size), which are too small for {term.label}: {reason}"
         raise ConfigError(f"{message}; accepted: larger ones")
 
@@ -67,17 +69,17 @@ def check_validation_images(term: Term, dataset: ImageDataset) -> None:
     if not term.measures_fidelity or dataset.smallest is None:
         return
     side, file = dataset.smallest
-    if reason := _too_small(term, side):
+    if reason := _too_small(term, side, dataset.channels):
         message = f"found an image of {side} px in {dataset.name}, too small for {term.label}: {reason}"
         raise ConfigError(f"{message}; the smallest is {file}; accepted: larger ones")
 
 
-def _too_small(term: Term, side: int) -> str:
+def _too_small(term: Term, side: int, channels: int) -> str:
     """Why a loss cannot be computed for square images of this side; empty if it can."""
     if side >= ROOMY:
         return ""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        images = {name: torch.rand(1, 3, side, side) for name in term.needs}
+        images = {name: torch.rand(1, channels, side, side) for name in term.needs}
         try:
             copy.deepcopy(term.loss)(**images)
         except (ConfigError, RuntimeError, ValueError) as error:
@@ -101,13 +103,14 @@ def discriminator_notice(term: Term, total_iter: int) -> str:
     return ""
 
 
-def check_discriminator(net: nn.Module, gt_size: Any) -> None:
+def check_discriminator(net: nn.Module, gt_size: Any, channels: int) -> None:
     """Raises:
-    ConfigError: it does not take RGB images, or none as small as the crops.
+    ConfigError: it does not take the data's channels, or none as small as the crops.
     """
     info = network_info(net)
-    if info.in_channels != 3:
-        raise ConfigError(f"found {info.type} with {info.in_channels} input channels; accepted: 3 (RGB)")
+    if info.in_channels != channels:
+        data = "3 (RGB)" if channels == 3 else f"{channels}, the data's"
+        raise ConfigError(f"found {info.type} with {info.in_channels} input channels; accepted: {data}")
     if isinstance(gt_size, int) and gt_size < info.minimum:
         message = f"found {info.type}, which needs images of at least {info.minimum} px, but gt_size is {gt_size}"
         raise ConfigError(f"{message}; accepted: larger crops, or another discriminator")
@@ -129,7 +132,7 @@ def check_deterministic(name: str, net: nn.Module, device: torch.device) -> None
     _refuse_nondeterministic(f"{name} {info.type}", step)
 
 
-def check_deterministic_loss(term: Term, device: torch.device) -> None:
+def check_deterministic_loss(term: Term, device: torch.device, channels: int) -> None:
     """Compute a loss that compares images, and its gradient, as `check_deterministic` does with a network.
 
     Raises:
@@ -139,7 +142,8 @@ def check_deterministic_loss(term: Term, device: torch.device) -> None:
         return
 
     def step() -> None:
-        images = {name: torch.rand(1, 3, 48, 48, device=device, requires_grad=name == "output") for name in term.needs}
+        shape = (1, channels, 48, 48)
+        images = {name: torch.rand(shape, device=device, requires_grad=name == "output") for name in term.needs}
         total(copy.deepcopy(term.loss).to(device)(**images)).backward()
 
     _refuse_nondeterministic(f"loss {term.label}", step)
@@ -154,6 +158,25 @@ def _refuse_nondeterministic(what: str, step: Callable[[], None]) -> None:
                 raise
             reason = str(error).split(". ", maxsplit=1)[0]
             raise ConfigError(f"found true, but {what} cannot be: {reason}; accepted: false") from None
+
+
+def given_by_validations(
+    datasets: Mapping[str, ImageDataset], losses: Mapping[str, BuiltLoss], metrics: Mapping[str, Metric]
+) -> dict[str, Better]:
+    """What validations compute, by the name that log and schedules use, and where it improves.
+
+    Args:
+        datasets: the run's, checked, by their keys; a set without GT measures nothing.
+        losses: by label.
+        metrics: by label.
+    """
+    sets = [dataset for key, dataset in datasets.items() if key.startswith("val")]
+    prefixes = ["val" if n == 1 else f"val_{n}" for n, each in enumerate(sets, 1) if each.smallest is not None]
+    terms = [Term(label, loss) for label, loss in losses.items()]
+    each: dict[str, Better] = {label: metric.better for label, metric in metrics.items()}
+    if any(term.measures_fidelity and term.schedule.loss_weight != 0 for term in terms):
+        each["loss"] = "lower"
+    return {f"{prefix}/{label}": better for prefix in prefixes for label, better in each.items()}
 
 
 def check_monitor(schedule: ObservesValidation, given: Mapping[str, Better]) -> None:
@@ -183,7 +206,7 @@ def check_momentum(schedule: CyclesMomentum, optimizer: torch.optim.Optimizer) -
         raise ConfigError(Problem(key="cycle_momentum", message=message))
 
 
-def build_metrics(options: Options, datasets: Iterable[ImageDataset], findings: Findings) -> dict[str, Metric]:
+def build_metrics(options: Options, datasets: Collection[ImageDataset], findings: Findings) -> dict[str, Metric]:
     """The metrics of `val.metrics` that can be built and can measure every image of the checked data sets, by label."""
     metrics: dict[str, Metric] = {}
     if options.val is None or not options.val.metrics_enabled:
@@ -191,6 +214,8 @@ def build_metrics(options: Options, datasets: Iterable[ImageDataset], findings: 
     for label, entry in (options.val.metrics or {}).items():
         with findings.at(f"val.metrics.{label}"):
             metric = build_metric(entry)
+            if any(isinstance(dataset, FieldDataset) for dataset in datasets):
+                check_metric(metric)
             _check_sizes(metric, datasets)
             metrics[label] = metric
     return metrics

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,10 +15,12 @@ from torch import nn
 from traiNNer.archs import build_network
 from traiNNer.component_checks import build_metrics
 from traiNNer.config import Options, load_options, run_paths
-from traiNNer.data import ImageDataset, ValidationLoader, build_dataset, check_datasets
+from traiNNer.data import ImageDataset, ValidationLoader, build_dataset, check_datasets, normalization_of
+from traiNNer.field_checks import network_options, settle_normalization
 from traiNNer.findings import Findings
+from traiNNer.inference import network_info
 from traiNNer.run_folders import check_folder, move_away
-from traiNNer.types import Metric
+from traiNNer.types import Metric, NetworkInfo
 from traiNNer.utils.device import configure_backends, describe_device, resolve_device
 from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import configure_logging, get_logger, make_console
@@ -45,8 +48,10 @@ def evaluate(option_file: Path) -> int:
         device, found = resolve_device(options.num_gpu, 0, 1)
         notices += found
     configure_backends(device, deterministic=options.deterministic, fast_matmul=options.fast_matmul)
-    net = _network(options, findings, notices)
     datasets = _datasets(options, findings)
+    net = _network(options, findings, notices, next(iter(datasets.values()), None))
+    info = network_info(net)
+    settle_normalization(datasets, info.normalization, info.in_channels, findings)
     metrics = build_metrics(options, datasets.values(), findings)
     folder = run_paths(options).results
     with findings.at("path.results_root"):
@@ -70,15 +75,17 @@ def evaluate(option_file: Path) -> int:
     return 0
 
 
-def _network(options: Options, findings: Findings, notices: list[str]) -> nn.Module:
-    net: nn.Module = nn.Identity()
+def _network(options: Options, findings: Findings, notices: list[str], dataset: ImageDataset | None) -> nn.Module:
+    net: Any = nn.Identity()
+    net.network_info = NetworkInfo(type="")
     with findings.at("network_g"):
-        net = build_network(options.network_g)
+        net = build_network(network_options(options, "network_g", dataset))
         with findings.at("path.pretrain_network_g"):
             if options.path.pretrain_network_g is None:
                 raise ConfigError("required key is missing; accepted: the file of the weights to test")
             weights = read_weights(Path(options.path.pretrain_network_g), param_key=options.path.param_key_g)
             report = load_into(net, weights, strict=options.path.strict_load_g, where="pretrain_network_g")
+            net.network_info = replace(net.network_info, normalization=weights.normalization)
             notices += [f"net_g: loaded {options.path.pretrain_network_g}", *report.lines]
     return net
 
@@ -116,6 +123,7 @@ def _validator(
         save_folder=folder / _folder_name(section.name) if val is None or val.save_img else None,
         suffix=(val.suffix if val else None) or options.name,
         roots=roots,
+        normalization=normalization_of(dataset),
     )
 
 

@@ -162,6 +162,11 @@ class Upscaler:
         self._tiled_from = 0.0 if tile_size else math.inf
         """Images of so many pixels come in tiles."""
 
+    @property
+    def info(self) -> NetworkInfo:
+        """Facts about the network."""
+        return self._info
+
     def __call__(self, lq: Tensor) -> Tensor:
         """See `upscale`."""
         height, width = lq.shape[-2:]

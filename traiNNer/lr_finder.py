@@ -185,8 +185,9 @@ def _total(model: SRModel) -> float:
     if not record["finite"] and (model.players["net_g"].loss_scale is None or not record["losses_finite"]):
         return math.inf  # host-device synchronization, as below: the test ends at the step that diverges
     for label in model.losses:
-        values = [record[label]] if label in record else [v for k, v in record.items() if k.startswith(f"{label}_")]
-        total += abs(model.loss_weights[label]) * float(sum(values))
+        names = [label] if label in record else [name for name in record if name.startswith(f"{label}_")]
+        weights = [abs(model.loss_weights.get(name, model.loss_weights[label])) for name in names]
+        total += float(sum(weight * record[name] for name, weight in zip(names, weights, strict=True)))
     return total
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from traiNNer import field_checks
 from traiNNer.archs import build_network
 from traiNNer.cli import TrainArguments
 from traiNNer.component_checks import (
@@ -29,18 +30,21 @@ from traiNNer.component_checks import (
     check_needs,
     check_validation_images,
     discriminator_notice,
+    given_by_validations,
 )
 from traiNNer.config import LogOptions, Options, RunPaths, TrainOptions, ValOptions, load_options, run_paths
-from traiNNer.data import HeaderCache, build_dataset, check_datasets
+from traiNNer.data import HeaderCache, build_dataset, check_datasets, normalization_of
 from traiNNer.findings import Findings
 from traiNNer.inference import network_info
+from traiNNer.loss_scheduler_checks import build_loss_schedulers, describe
 from traiNNer.losses import BuiltLoss, build_losses
+from traiNNer.losses.flexible_loss_scheduler import FlexibleLossScheduler
 from traiNNer.losses.term import Term
 from traiNNer.optimizers import build_optimizer
 from traiNNer.rates import Rate, choose_rates
 from traiNNer.run_folders import check_folders, refuse_foreign_files
 from traiNNer.schedulers import CyclesMomentum, ObservesValidation, build_schedule
-from traiNNer.types import Better, Metric
+from traiNNer.types import Metric, Normalization
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import (
     Checkpoint,
@@ -65,7 +69,6 @@ class Prepared:
     """A checked run, built up to the point where files are written."""
 
     options: Options
-    paths: RunPaths
     device: torch.device
     precision: Precision = field(default_factory=Precision)
     seed: int = 0
@@ -78,11 +81,17 @@ class Prepared:
     rates: dict[str, Rate] = field(default_factory=dict)
     """What each network's learning rate follows from."""
     losses: dict[str, BuiltLoss] = field(default_factory=dict)
+    loss_schedulers: list[FlexibleLossScheduler] = field(default_factory=list)
     datasets: dict[str, Any] = field(default_factory=dict)
     headers: HeaderCache = field(default_factory=HeaderCache)
     """Of the data sets' images; written when the run starts."""
     metrics: dict[str, Metric] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+
+    @property
+    def paths(self) -> RunPaths:
+        """Where the run's files go."""
+        return run_paths(self.options)
 
     @property
     def continues(self) -> bool:
@@ -104,6 +113,16 @@ class Prepared:
         """The section `val`, if validation is on."""
         val = self.options.val
         return val if val is not None and val.val_enabled else None
+
+    @property
+    def channels(self) -> int:
+        """Channels of the data; 3 for images, also where the training set could not be made."""
+        return self.datasets["train"].channels if "train" in self.datasets else 3
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """Of the fields it trains on; None for images."""
+        return normalization_of(self.datasets["train"]) if "train" in self.datasets else None
 
     @property
     def sample_freq(self) -> int:
@@ -146,7 +165,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
         components=arguments.optim_sched_config,
     )
     findings = Findings(options)
-    run = Prepared(options=options, paths=run_paths(options), device=torch.device("cpu"), notices=list(options.notices))
+    run = Prepared(options=options, device=torch.device("cpu"), notices=list(options.notices))
     group = dist.ProcessGroup()
     with findings.at("dist"):
         group = join_processes(arguments, options)
@@ -165,6 +184,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
             with findings.at("name"):
                 RunLock(run.paths.experiment).check()
     run.seed = _choose_seed(options, run.resume)
+    _build_datasets(run, findings)
     _build_losses(run, findings)
     with findings.at("network_g"):
         _build_networks(run, findings)
@@ -173,9 +193,8 @@ def prepare(arguments: TrainArguments) -> Prepared:
         run.notices += notices
     if "net_d" in run.nets:
         with findings.at("network_d"):
-            check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"))
+            check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"), run.channels)
     _build_optimizers(run, findings)
-    _build_datasets(run, findings)
     if run.val is not None:
         measured = [dataset for key, dataset in run.datasets.items() if key.startswith("val")]
         for index, entry in enumerate(run.train.losses or ()):
@@ -184,6 +203,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
                     check_validation_images(Term(entry["name"], run.losses[entry["name"]]), dataset)
         run.metrics = build_metrics(options, measured, findings)
     _check_schedules(run, findings)
+    _build_loss_schedulers(run, findings)
     findings.raise_if_any()
     return run
 
@@ -242,10 +262,12 @@ def _build_losses(run: Prepared, findings: Findings) -> None:
         term = Term(entry["name"], built)
         with findings.at(f"train.losses[{index}]"):
             check_needs(run.options, train, term)
-            check_crops(term, run.options.datasets["train"].component.get("gt_size"))
+            if run.normalization is not None:
+                field_checks.check_channels(term, run.channels)
+            check_crops(term, run.options.datasets["train"].component.get("gt_size"), run.channels)
         if run.options.deterministic:
             with findings.at("deterministic"):
-                check_deterministic_loss(term, run.device)
+                check_deterministic_loss(term, run.device, run.channels)
         if notice := discriminator_notice(term, train.total_iter):
             key = f"train.losses[{index}].discriminator_start_iter"
             run.notices.append(str(run.options.problem(key, notice)))
@@ -253,7 +275,7 @@ def _build_losses(run: Prepared, findings: Findings) -> None:
 
 def _check_schedules(run: Prepared, findings: Findings) -> None:
     """Build each network's schedule, and ask what it follows."""
-    given = _given_by_validations(run)
+    given = given_by_validations(run.datasets if run.val is not None else {}, run.losses, run.metrics)
     for name, rate in run.rates.items():
         key = f"scheduler_{name[-1]}"
         key = key if getattr(run.train, key) is not None else "scheduler"
@@ -270,24 +292,26 @@ def _check_schedules(run: Prepared, findings: Findings) -> None:
                     run.notices.append(f"{line} ({every:,} iterations) without improvement in {schedule.monitor}")
 
 
-def _given_by_validations(run: Prepared) -> dict[str, Better]:
-    """What validations compute, by the name that log and schedules use, and where it improves."""
-    sets = [key for key in run.datasets if key.startswith("val")] if run.val is not None else []
-    has_loss = any(Term(label, loss).measures_fidelity for label, loss in run.losses.items())
-    each: dict[str, Better] = {label: metric.better for label, metric in run.metrics.items()}
-    each |= {"loss": "lower"} if has_loss else {}
-    prefixes = ["val" if number == 1 else f"val_{number}" for number in range(1, len(sets) + 1)]
-    return {f"{prefix}/{label}": better for prefix in prefixes for label, better in each.items()}
+def _build_loss_schedulers(run: Prepared, findings: Findings) -> None:
+    terms = {label: Term(label, loss) for label, loss in run.losses.items()}
+    if any(key.startswith("val") and key not in run.datasets for key in run.options.datasets) and run.val is not None:
+        return  # a set that cannot be built is a mistake of its own
+    given = given_by_validations(run.datasets if run.val is not None else {}, run.losses, run.metrics)
+    run.loss_schedulers = build_loss_schedulers(run.train.loss_scheduler or (), terms, given, findings)
+    val_freq = run.val.val_freq or 0 if run.val is not None else 0
+    for scheduler in run.loss_schedulers:
+        run.notices += describe(scheduler, terms, run.train.total_iter, val_freq)
 
 
 def _build_networks(run: Prepared, findings: Findings) -> None:
     options = run.options
     seed_everything(run.seed)  # every rank starts from the same weights
-    run.nets["net_g"] = build_network(options.network_g)
+    data = run.datasets.get("train")
+    run.nets["net_g"] = build_network(field_checks.network_options(options, "network_g", data))
     adversarial = any(Term(label, loss).adversarial for label, loss in run.losses.items())
     if options.network_d is not None and adversarial:
         with findings.at("network_d"):
-            run.nets["net_d"] = build_network(options.network_d)
+            run.nets["net_d"] = build_network(field_checks.network_options(options, "network_d", data))
     elif options.network_d is not None:
         run.notices.append("network_d is not used: no loss of this run is adversarial")
     for name in run.nets:
@@ -300,9 +324,7 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
             with findings.at(name.replace("net_", "network_")):
                 check_networks(run.resume, {name: run.nets[name]}, options.path.ignore_resume_networks or ())
     info = network_info(run.nets["net_g"])
-    if (info.in_channels, info.out_channels) != (3, 3):
-        found = f"{info.in_channels} input and {info.out_channels} output channels"
-        raise ConfigError(Problem(key="network_g", message=f"found {info.type} with {found}; accepted: 3 and 3 (RGB)"))
+    field_checks.check_generator_channels(info, run.channels)
     if info.scale != options.scale:
         message = f"found {info.type} of scale {info.scale}; accepted: {options.scale}, the file's scale"
         raise ConfigError(Problem(key="network_g", message=message))
@@ -314,6 +336,7 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
         supports_bfloat16=info.supports_bfloat16,
     )
     run.notices += notices
+    run.nets["net_g"].network_info = replace(info, normalization=run.normalization)  # type: ignore[assignment]
     for net in run.nets.values():
         net.to(run.device)
         if options.use_channels_last:
@@ -363,3 +386,6 @@ def _build_datasets(run: Prepared, findings: Findings) -> None:
     with findings.at("datasets"):
         run.headers = HeaderCache(run.paths.experiment.parent / ".cache" / "image_headers.json")
         run.notices += check_datasets(run.datasets, run.headers)
+        field_checks.settle_normalization(
+            run.datasets, field_checks.saved_normalization(run.resume), run.channels, findings
+        )

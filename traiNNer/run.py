@@ -240,7 +240,8 @@ def _network_row(net: nn.Module) -> str:
     info = network_info(net)
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     scale = f" x{info.scale}" if info.scale > 1 else ""
-    return f"{info.type}{scale}, {trained:,} trainable parameters"
+    channels = f", {info.in_channels} channels" if info.in_channels != 3 else ""
+    return f"{info.type}{scale}{channels}, {trained:,} trainable parameters"
 
 
 def _component_row(options: Mapping[str, Any] | None) -> str:

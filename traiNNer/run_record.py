@@ -10,16 +10,26 @@ SILENT = ("auto_resume", "path.resume_state")
 
 
 class RunRecord:
-    """Seed, resolved options and learning rates of a run, in its checkpoints. A resume compares the options."""
+    """Seed, resolved options and learning rates of a run, in its checkpoints. A resume compares the options.
 
-    def __init__(self, seed: int, options: dict[str, Any], rates: dict[str, Any] | None = None) -> None:
+    `normalization` is that of fields, which a resume takes from here: files may have come since.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        options: dict[str, Any],
+        rates: dict[str, Any] | None = None,
+        normalization: dict[str, Any] | None = None,
+    ) -> None:
         self.seed, self._options, self._rates = seed, options, rates or {}
+        self._more = {} if normalization is None else {"normalization": normalization}
         self.changes: list[str] = []
         """One line for each option that differs from those of the checkpoint that was loaded."""
 
     def state_dict(self) -> dict[str, Any]:
         """The seed, the rates that are in force, and the options as JSON."""
-        return {"seed": self.seed, "options": json.dumps(self._options), "rates": self._rates}
+        return {"seed": self.seed, "options": json.dumps(self._options), "rates": self._rates, **self._more}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare with a checkpoint; the present seed and options stay."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
+from traiNNer.data.normalization import physical
 from traiNNer.inference import Upscaler, evaluation
-from traiNNer.types import Sample
+from traiNNer.pictures import coloured
+from traiNNer.types import Normalization, Sample
 from traiNNer.utils import dist
 from traiNNer.utils.images import ImageError, write_image
 from traiNNer.validation import lq_gt_path
@@ -23,6 +25,7 @@ class Samples:
         names: path of an image to its name in the folder, the same on every process.
         tile_size: see `inference.upscale`.
         tile_overlap: see `inference.upscale`.
+        normalization: of fields, which get a colour map; None for images.
     """
 
     def __init__(
@@ -33,9 +36,11 @@ class Samples:
         *,
         tile_size: int = 0,
         tile_overlap: int = 0,
+        normalization: Normalization | None = None,
     ) -> None:
         self._folder, self._loaders, self._names = folder, loaders, names
         self._tile_size, self._tile_overlap = tile_size, tile_overlap
+        self._normalization = normalization
 
     def write(self, net: nn.Module, iteration: int) -> tuple[int, list[str]]:
         """Write a picture of each image; every process must call it.
@@ -59,7 +64,9 @@ class Samples:
             for sample in (sample for loader in self._loaders for sample in loader):
                 lq, _, path = lq_gt_path(sample)
                 try:
-                    write_image(self._folder / f"{self._names[path]}_{iteration:06d}.webp", upscaler(lq))
+                    result = upscaler(lq)
+                    shown = result if self._normalization is None else coloured(physical(result, self._normalization))
+                    write_image(self._folder / f"{self._names[path]}_{iteration:06d}.webp", shown)
                     written += 1
                 except ImageError as error:
                     failures.append(str(error))

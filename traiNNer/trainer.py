@@ -170,6 +170,8 @@ class Trainer:
         self._log_reports()
         self._reporter.training(self.iteration, self._loader.epoch, values, self._model.learning_rates, self._speed)
         weights = {f"loss_weight/{label}": weight for label, weight in self._model.loss_weights.items()}
+        if not self._validators:  # otherwise a validation writes them
+            weights |= self._model.loss_schedulers.scalars()
         self._reporter.scalars(weights, self.iteration)
 
     def _log_reports(self) -> None:
@@ -181,21 +183,25 @@ class Trainer:
     def validate(self) -> None:
         """Validate on every set; weights that are the best by a metric are kept."""
         metrics: dict[str, float] = {}
+        losses: dict[str, float] = {}
         self._model.average_buffers()
         for number, validator in enumerate(self._validators, 1):
             prefix = "val" if number == 1 else f"val_{number}"
             with self._model.evaluation_weights():
                 report = validator.run(self._model.net_val, self.iteration)
             values = report.values if report.loss is None else {**report.values, "loss": report.loss}
+            losses = losses or report.losses
             metrics |= {f"{prefix}/{name}": value for name, value in values.items()}
             self._note_best(prefix, validator, report.values)
             get_logger().info(self._validation_line(prefix, validator, report))
             if self.iteration == self._settings.total_iter:
                 _log_images(report)
-        self._reporter.scalars(metrics, self.iteration)
-        self._reporter.flush()
-        for line in self._model.after_validation(metrics, self.iteration):
+        lines = self._model.after_validation(metrics, self.iteration)
+        lines += self._model.update_loss_scheduler({**losses, **metrics}, self.iteration)
+        for line in lines:
             get_logger().info("[iter %s] %s", f"{self.iteration:,}", line)
+        self._reporter.scalars({**metrics, **self._model.loss_schedulers.scalars()}, self.iteration)
+        self._reporter.flush()
         if self._observer is not None:
             self._observer.after_validation(metrics, self.iteration)
 

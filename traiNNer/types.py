@@ -25,7 +25,7 @@ class Stateful(Protocol):
 
 
 class Sample(TypedDict, total=False):
-    """One item of a data set. Images are (3, H, W) float32 RGB in [0, 1]."""
+    """One item of a data set. Images are (3, H, W) float32 RGB in [0, 1]; fields (C, H, W) float32, normalized."""
 
     lq: Tensor
     gt: Tensor
@@ -36,7 +36,7 @@ class Sample(TypedDict, total=False):
 
 
 class Batch(TypedDict):
-    """Collated samples. Images are (B, 3, H, W) float32 RGB in [0, 1]."""
+    """Collated samples. Images are (B, 3, H, W) float32 RGB in [0, 1]; fields (B, C, H, W) float32, normalized."""
 
     lq: Tensor
     gt: Tensor
@@ -44,6 +44,14 @@ class Batch(TypedDict):
     gt_path: list[str]
     fault: list[str]
     """One line per unreadable file that was replaced in this batch; usually empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """How the channels of fields became what networks see: (value - mean) / std, a number for each channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,8 @@ class NetworkInfo:
     supports_bfloat16: bool = True
     batch_coupled: bool = False
     """Samples of a batch influence each other (BatchNorm in training, noise drawn in the network)."""
+    normalization: Normalization | None = None
+    """That of the fields it was trained on; None for images."""
 
 
 class Metric(Protocol):

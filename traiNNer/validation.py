@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,16 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from traiNNer.data.normalization import physical
 from traiNNer.inference import Upscaler, evaluation, is_out_of_memory
 from traiNNer.losses import needs
 from traiNNer.losses.base import Loss, total
-from traiNNer.metrics.psnr_metric import PSNR
-from traiNNer.types import Metric, Sample
+from traiNNer.pictures import FieldPictures, ImagePictures, ResultFiles, common_size
+from traiNNer.types import Metric, Normalization, Sample
 from traiNNer.utils import dist
 from traiNNer.utils.errors import ConfigError
-from traiNNer.utils.images import write_image
 from traiNNer.utils.logging import get_logger
-from traiNNer.utils.panels import side_by_side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,10 @@ class ImageReport:
     """Each metric of the result; empty without ground truth."""
     bicubic: dict[str, float] = field(default_factory=dict)
     """Each metric of the bicubic enlargement; empty without ground truth."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Each fidelity loss, unweighted, by label."""
     loss: float | None = None
+    """Their sum, each times its weight."""
     picture: Path | None = None
     """LQ, bicubic, result and GT side by side; the result itself without ground truth."""
 
@@ -45,19 +48,22 @@ class ValidationReport:
     """Each metric's mean over the images."""
     loss: float | None
     """`val/loss`: sum of the fidelity losses, each times its weight; mean over the images."""
+    losses: dict[str, float]
+    """Each fidelity loss's mean over the images, unweighted, by label."""
     images: int
     seconds: float
     pictures: list[Path]
     each: list[ImageReport]
 
 
-def bicubic(lq: Tensor, scale: int) -> Tensor:
-    """Enlarge (1, 3, H, W) by Keys' cubic kernel with a = -0.5, as Pillow and MATLAB do, and clamp to [0, 1].
+def bicubic(lq: Tensor, scale: int, *, clamp: bool = True) -> Tensor:
+    """Enlarge (1, C, H, W) by Keys' cubic kernel with a = -0.5, as Pillow and MATLAB do; images are clamped to [0, 1].
 
     PyTorch has that kernel under `antialias`, which changes nothing else in an enlargement; its plain bicubic has
     a = -0.75, which scores lower.
     """
-    return nn.functional.interpolate(lq, scale_factor=scale, mode="bicubic", antialias=True).clamp(0, 1)
+    enlarged = nn.functional.interpolate(lq, scale_factor=scale, mode="bicubic", antialias=True)
+    return enlarged.clamp(0, 1) if clamp else enlarged
 
 
 class Validator:
@@ -74,6 +80,8 @@ class Validator:
         suffix: added to the names of the pictures.
         fidelity_losses: gives label to (loss, weight): the losses that need only output and target.
         roots: folders of the data set; an image in a sub-folder keeps it in its name.
+        normalization: of fields, None for images. Metrics compare fields in the units of their files, losses as
+            in training.
     """
 
     def __init__(
@@ -89,12 +97,17 @@ class Validator:
         suffix: str | None = None,
         fidelity_losses: Callable[[], Mapping[str, tuple[Loss, float]]] = dict,
         roots: Sequence[Path] = (),
+        normalization: Normalization | None = None,
     ) -> None:
-        self.name, self.metrics = name, dict(metrics)
+        self.name, self.metrics, self._normalization = name, dict(metrics), normalization
         self._loader, self._scale = loader, scale
         self._tile_size, self._tile_overlap = tile_size, tile_overlap
         self._names = ImageNames(roots)
-        self._pictures = None if save_folder is None else _Pictures(save_folder, suffix, scale, self.metrics)
+        self._pictures: ImagePictures | FieldPictures | None = None
+        if save_folder is not None:
+            files = ResultFiles(save_folder, suffix)
+            images = normalization is None
+            self._pictures = ImagePictures(files, self.metrics) if images else FieldPictures(files, normalization)
         self._losses = fidelity_losses
         self._baseline: dict[str, float] | None = None
         self._bicubic: dict[str, dict[str, float]] = {}
@@ -130,6 +143,7 @@ class Validator:
         return ValidationReport(
             values=_means(report.values for report in each),
             loss=math.fsum(losses) / len(losses) if losses else None,
+            losses=_means(report.losses for report in each),
             images=len(each),
             seconds=time.perf_counter() - started,
             pictures=[report.picture for report in each if report.picture is not None],
@@ -151,46 +165,62 @@ class Validator:
         if gt is None:
             picture = self._pictures.result(name, output, iteration) if self._pictures else None
             return ImageReport(name=name, picture=picture)
-        values, loss = self._figures(output, gt, path)
+        values, losses, loss = self._figures(output, gt, path)
         return ImageReport(
             name=name,
             values=values,
             bicubic=self._measure_bicubic(lq, gt, path),
+            losses=losses,
             loss=loss,
-            picture=self._pictures.comparison(name, lq, output, gt, iteration) if self._pictures else None,
+            picture=self._compared(name, lq, output, gt, iteration),
         )
 
-    def _figures(self, output: Tensor, gt: Tensor, path: str) -> tuple[dict[str, float], float | None]:
-        """Metrics and loss, computed where the output is, or in main memory if there is no room."""
+    def _compared(self, name: str, lq: Tensor, output: Tensor, gt: Tensor, iteration: int | None) -> Path | None:
+        if self._pictures is None:
+            return None
+        nearest = nn.functional.interpolate(lq, scale_factor=self._scale, mode="nearest-exact")
+        panels = {"LQ": nearest, "bicubic": self._enlarged(lq), "result": output.cpu()}
+        return self._pictures.comparison(name, panels, output, gt, iteration)
+
+    def _enlarged(self, lq: Tensor) -> Tensor:
+        return bicubic(lq, self._scale, clamp=self._normalization is None)
+
+    def _figures(
+        self, output: Tensor, gt: Tensor, path: str
+    ) -> tuple[dict[str, float], dict[str, float], float | None]:
+        """Metrics, losses and their weighted sum, computed where the output is, or in main memory for lack of room."""
         try:
             target = gt.to(output.device)
-            return self._measure(output, target, path), self._loss(output, target)
+            return self._measure(output, target, path), *self._compare(output, target)
         except (RuntimeError, MemoryError) as error:
             if output.device.type == "cpu" or not is_out_of_memory(error):
                 raise
         output = output.cpu()
-        return self._measure(output, gt, path), self._loss(output, gt)
+        return self._measure(output, gt, path), *self._compare(output, gt)
 
     def _measure_bicubic(self, lq: Tensor, gt: Tensor, path: str) -> dict[str, float]:
         """The figures of an image's enlargement; computed once, they never change."""
         if path not in self._bicubic:
-            self._bicubic[path] = self._measure(bicubic(lq, self._scale), gt, path) if self.metrics else {}
+            self._bicubic[path] = self._measure(self._enlarged(lq), gt, path) if self.metrics else {}
         return self._bicubic[path]
 
     def _measure(self, output: Tensor, target: Tensor, path: str) -> dict[str, float]:
         output, target = self._same_size(output, target, path)
+        if self._normalization is not None:
+            output, target = (physical(field, self._normalization) for field in (output, target))
         try:
             return {label: metric(output, target) for label, metric in self.metrics.items()}
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
-    def _loss(self, output: Tensor, target: Tensor) -> float | None:
+    def _compare(self, output: Tensor, target: Tensor) -> tuple[dict[str, float], float | None]:
+        """The fidelity losses by label, and their sum, each times its weight; those without one are not in it."""
         losses = self._losses()
-        if not losses:
-            return None
-        height, width = _common_size(output, target)
+        height, width = common_size(output, target)
         inputs = {"output": output[..., :height, :width], "target": target[..., :height, :width]}
-        return sum(weight * _computed(loss, inputs, output.device) for loss, weight in losses.values())
+        values = {label: _computed(loss, inputs, output.device) for label, (loss, _) in losses.items()}
+        weighted = [weight * values[label] for label, (_, weight) in losses.items() if weight != 0]
+        return values, sum(weighted) if weighted else None
 
     def _same_size(self, output: Tensor, target: Tensor, path: str) -> tuple[Tensor, Tensor]:
         if output.shape != target.shape and not self._noticed:
@@ -198,7 +228,7 @@ class Validator:
             text = "%s: the result has %s px, GT %s px; what both have is compared, here and wherever sizes differ"
             get_logger().warning(text, path, *sizes)
             self._noticed = True
-        height, width = _common_size(output, target)
+        height, width = common_size(output, target)
         return output[..., :height, :width], target[..., :height, :width]
 
 
@@ -224,43 +254,9 @@ class ImageNames:
 
     def _plain(self, path: Path) -> str:
         root = next((root for root in self._roots if path.is_relative_to(root)), path.parent)
-        return path.relative_to(root).with_suffix("").as_posix()
-
-
-class _Pictures:
-    """The files that a validation writes: `FOLDER/NAME/NAME_ITERATION_SUFFIX.png`, or `FOLDER/NAME_SUFFIX.png`."""
-
-    def __init__(self, folder: Path, suffix: str | None, scale: int, metrics: Mapping[str, Metric]) -> None:
-        self._folder, self._suffix, self._scale = folder, suffix, scale
-        self._psnr = next((metric for metric in metrics.values() if isinstance(metric, PSNR)), PSNR())
-
-    def result(self, name: str, output: Tensor, iteration: int | None) -> Path:
-        """Write the result alone."""
-        path = self._path(name, iteration, "")
-        write_image(path, output)
-        return path
-
-    def comparison(self, name: str, lq: Tensor, output: Tensor, gt: Tensor, iteration: int | None) -> Path:
-        """Write the result, and LQ, bicubic, result and GT side by side."""
-        self.result(name, output, iteration)
-        nearest = nn.functional.interpolate(lq, scale_factor=self._scale, mode="nearest-exact")
-        height, width = _common_size(output, gt)
-        panels = {"LQ": nearest, "bicubic": bicubic(lq, self._scale), "result": output.cpu()}
-        target = gt[..., :height, :width]
-        shown = []
-        measure = "PSNR-Y" if self._psnr.test_y_channel else "PSNR"
-        for label, image in panels.items():
-            cut = image[..., :height, :width]
-            shown.append((f"{label}, {measure} {self._psnr(cut, target):.2f} dB", cut))
-        path = self._path(name, iteration, "_compare")
-        side_by_side(path, [*shown, ("GT", target)])
-        return path
-
-    def _path(self, name: str, iteration: int | None, ending: str) -> Path:
-        parts = [Path(name).name, None if iteration is None else str(iteration), self._suffix]
-        file = "_".join(part for part in parts if part) + f"{ending}.png"
-        place = self._folder / name
-        return (place.parent if iteration is None else place) / file
+        plain = path.relative_to(root)
+        time = re.fullmatch(r"(\.\w+)\[([0-9]+)\]", plain.suffix)  # `flow.npy[12]`, a time of a file of fields
+        return plain.with_suffix("").as_posix() + (f"_{time[2]}" if time else "")
 
 
 def lq_gt_path(sample: Sample) -> tuple[Tensor, Tensor | None, str]:
@@ -280,10 +276,6 @@ def _computed(loss: Loss, inputs: Mapping[str, Tensor], device: torch.device) ->
     finally:
         if home != device:
             loss.to(home)
-
-
-def _common_size(first: Tensor, second: Tensor) -> tuple[int, int]:
-    return min(first.shape[-2], second.shape[-2]), min(first.shape[-1], second.shape[-1])
 
 
 def _means(each: Iterable[Mapping[str, float]]) -> dict[str, float]:

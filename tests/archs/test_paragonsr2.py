@@ -180,9 +180,9 @@ class TestTaps:
 
 class TestOptions:
     def test_any_other_option_of_a_variant_is_refused(self) -> None:
-        for option in ("num_feat", "ffn_expansion", "block_kwargs", "upsampler_kernel", "use_attention", "in_chans"):
+        for option in ("num_feat", "ffn_expansion", "block_kwargs", "upsampler_kernel", "use_attention"):
             with pytest.raises(
-                ConfigError, match=f"^{option}: unknown key; accepted: hr_blocks, scale, upsampler_alpha"
+                ConfigError, match=f"^{option}: unknown key; accepted: hr_blocks, in_chans, scale, upsampler_alpha"
             ):
                 build_network({"type": "paragonsr2_nano", "scale": 2, option: 1})
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from traiNNer.archs import build_network
+from traiNNer.archs import build_network, channels
 from traiNNer.archs.from_weights import network_from_weights
 from traiNNer.archs.spandrel_arch import default_parameters, scales_of
 from traiNNer.archs.spandrel_family import Family
@@ -443,7 +443,9 @@ def test_recomputing_activations_gives_the_same_gradients(name: str, key: str) -
         ({"type": "moesr2", "upsampler": "conv", "n_blocks": 1}, r"the output is \S+ instead of"),
         ({"type": "realcugan", "fast": True}, "fast goes with scale 2"),
         ({"type": "rcan", "scale": 1}, "scale 1 goes with unshuffle_mod"),
-        ({"type": "compact", "num_in_ch": 1}, "num_in_ch: found 1; accepted: 3"),
+        ({"type": "compact", "num_in_ch": 0}, "num_in_ch: found 0; accepted: at least 1"),
+        ({"type": "ditn_real", "inp_channels": 2, **SMALL["ditn_real"]}, r"the output is \S+ instead of 1x2x"),
+        ({"type": "realplksr", "in_ch": 2}, r"in_ch: found 2; accepted: 3 \(images are RGB\)"),
         ({"type": "span", "feature_channels": "many"}, "feature_channels: found 'many'; accepted: a whole number"),
     ],
 )
@@ -451,6 +453,22 @@ def test_what_does_not_work_is_said(options: dict[str, Any], message: str) -> No
     with pytest.raises(ConfigError, match=message) as caught:
         build_network(options)
     assert len(str(caught.value).splitlines()) == 1
+
+
+RGB_ONLY = {"craft", "ditn_real", "plksr", "realplksr", "safmn", "seemore_t"}
+"""Families whose networks in spandrel are for three channels."""
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in RGB_ONLY])
+def test_other_channels_than_those_of_images(name: str) -> None:
+    """Building with parameters away from the defaults enlarges one field of so many channels."""
+    family = FAMILY[name]
+    names = [key for key in channels.NAMES if key in family.defaults]
+    scale = min(scales_of(name, family), key=lambda each: abs(each - 2))
+    net = small(name, scale=scale, **dict.fromkeys(names, 2))
+    info = net.network_info
+    assert (info.in_channels, info.out_channels) == (2, 2)
+    assert names
 
 
 def test_building_leaves_the_random_state_to_the_weights() -> None:

@@ -86,6 +86,15 @@ WITH: dict[str, tuple[Any, dict[str, Any]]] = {
     "network_d": ({"type": "unetdiscriminatorsn", "num_feat": 4}, GAN),
     "train.grad_clip": (True, {"train.grad_clip_max_norm": 1e-3}),
     "train.grad_clip_max_norm": (1e-3, {"train.grad_clip": True}),
+    "train.loss_scheduler": (
+        {
+            "source_loss": "l1loss",
+            "target_loss": "mseloss",
+            "adaptation_trigger": "iteration",
+            "schedule": [[1, 0.0], [2, 1.0]],
+        },
+        {"train.losses": [{"type": "l1loss", "loss_weight": 1.0}, {"type": "mseloss", "loss_weight": 1.0}]},
+    ),
     "val.tile_size": (16, {"val.tile_overlap": 2}),
     "val.tile_overlap": (2, {"val.tile_size": 16}),
     "val.suffix": ("x", {"val.save_img": True}),

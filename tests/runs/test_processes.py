@@ -165,3 +165,42 @@ def test_the_launcher_must_have_started_the_process(
 ) -> None:
     assert run_training(options, "--launcher", "pytorch") == 2
     assert "--launcher: found pytorch, but the environment lacks RANK" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_hold_equal_multipliers(
+    options: dict[str, Any],
+    run_training: Run,
+    two_processes: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+) -> None:
+    """Each has other images, and another mean of its own; the moves are those of one process all the same."""
+    options["train"] |= {
+        "optim_g": {"type": "SGD", "lr": 0.1},
+        "losses": [{"type": "l1loss", "loss_weight": 1.0}, {"type": "mseloss", "loss_weight": 5.0}],
+        "loss_scheduler": {
+            "source_loss": "l1loss",
+            "target_loss": "mseloss",
+            "patience": 1,
+            "min_delta": 0.02,
+            "min_observations_before_adapt": 0,
+            "warmup_observations": 0,
+            "use_ema": False,
+            "monitor_metric": "ssim",
+            "transition_step": 0.3,
+        },
+    }
+    options["val"] |= {"val_freq": 1}
+    section = options["datasets"]["train"]
+    section["batch_size_per_gpu"] = 4
+    assert run_training(options, "--name", "one") == 0
+    section["batch_size_per_gpu"] = 2
+    result = two_processes(options, "--name", "two", "--launcher", "pytorch")
+    assert result.returncode == 0, result.stderr
+    logs = [(tmp_path / "experiments" / name / "train.log").read_text(encoding="utf-8") for name in ("one", "two")]
+    one, two = (re.findall(r"\[iter \d+\] loss scheduler: .* progress.*", log) for log in logs)
+    assert [line.partition(":")[0] for line in one] == [line.partition(":")[0] for line in two]
+    assert one
+    weights = final_weights(tmp_path / "experiments" / "two")
+    for key, value in final_weights(tmp_path / "experiments" / "one").items():
+        torch.testing.assert_close(weights[key].float(), value.float(), rtol=1e-4, atol=1e-6, msg=key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def _from_metadata(weights: WeightsFile) -> nn.Module:
             f"found {weights.path}, whose metadata name a network that is not offered: {reason}"
         ) from None
     load_into(net, weights, strict=True, where=str(weights.path))
+    net.network_info = replace(net.network_info, normalization=weights.normalization)
     return net
 
 

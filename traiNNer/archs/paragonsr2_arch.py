@@ -464,11 +464,18 @@ VARIANTS = {
 
 
 def register_variant(name: str, variant: Variant) -> None:
-    """Offer `variant` as a network; of its parameters only the upsampler's alpha and the head's size can be set."""
+    """Offer `variant` as a network; of its parameters only channels, the upsampler's alpha and the head can be set."""
 
-    def build(*, scale: Scale, upsampler_alpha: Alpha = 0.5, hr_blocks: HeadBlocks = variant.hr_blocks) -> ParagonSR2:
+    def build(
+        *,
+        scale: Scale,
+        in_chans: Channels = 3,
+        upsampler_alpha: Alpha = 0.5,
+        hr_blocks: HeadBlocks = variant.hr_blocks,
+    ) -> ParagonSR2:
         return ParagonSR2(
             scale=scale,
+            in_chans=in_chans,
             num_feat=variant.num_feat,
             num_groups=variant.num_groups,
             num_blocks=variant.num_blocks,
@@ -482,10 +489,10 @@ def register_variant(name: str, variant: Variant) -> None:
     v = variant
     build.__doc__ = f"""ParagonSR2 with {v.num_feat} features and {v.num_groups} groups of {v.num_blocks} blocks.
 
-    Also fixed: ffn_expansion {v.ffn_expansion:g}, band_kernel_size {v.band_kernel_size} px. Only `upsampler_alpha` and
-    `hr_blocks` can be set besides the scale; for other sizes use `type: ParagonSR2`.
+    Also fixed: ffn_expansion {v.ffn_expansion:g}, band_kernel_size {v.band_kernel_size} px. Only `in_chans`,
+    `upsampler_alpha` and `hr_blocks` can be set besides the scale; for other sizes use `type: ParagonSR2`.
 
-    Shapes: (B, 3, H, W) -> (B, 3, scale H, scale W), any H and W from 1.
+    Shapes: (B, in_chans, H, W) -> (B, in_chans, scale H, scale W), any H and W from 1.
     Range: images in [0, 1]; the output is not clipped.
     Reference: Philip Hofmann, ParagonSR2 (traiNNer-redux).
 

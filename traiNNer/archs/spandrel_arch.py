@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from traiNNer.archs import channels
 from traiNNer.archs.spandrel_family import Family
 from traiNNer.archs.spandrel_parameters import PARAMETERS, one_of, only
 from traiNNer.archs.spandrel_repairs import repair
@@ -72,10 +73,13 @@ def build(name: str, family: Family, parameters: dict[str, Any]) -> nn.Module:
 def describe(name: str, family: Family, parameters: Mapping[str, Any], net: nn.Module) -> NetworkInfo:
     """The facts about a network of a family."""
     multiple_of = family.multiple_of(parameters)
+    taken = next((parameters[key] for key in (*channels.INPUT, *channels.BOTH) if key in parameters), 3)
     return NetworkInfo(
         type=name,
         parameters=dict(parameters),
         scale=parameters["scale"],
+        in_channels=taken,
+        out_channels=next((parameters[key] for key in channels.OUTPUT if key in parameters), taken),
         multiple_of=multiple_of,
         minimum=-(-family.minimum(parameters) // multiple_of) * multiple_of,
         supports_half=family.half(parameters),

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from traiNNer.archs import channels
+
 
 def _odd(value: int) -> int:
     if value % 2 == 0:
@@ -67,13 +69,12 @@ def only(default: Any, reason: str) -> Any:
 
 odd = Annotated[int, Field(ge=1, description="side of the convolution kernel, px, odd"), AfterValidator(_odd)]
 
-_CHANNELS = one_of("image channels; images are RGB", (3,))
+_CHANNELS = whole("channels of images (3, RGB) or fields; follows the data")
 _HEADS = several("attention heads of each group; divides the channels")
 _DEPTHS = several("blocks of each group")
 
 PARAMETERS: dict[str, Any] = {
-    **dict.fromkeys(("in_chans", "in_channels", "in_ch", "in_nc", "num_in_ch", "inp_channels"), _CHANNELS),
-    **dict.fromkeys(("out_channels", "out_ch", "out_nc", "num_out_ch", "img_channel", "n_colors"), _CHANNELS),
+    **dict.fromkeys(channels.NAMES, _CHANNELS),
     **dict.fromkeys(("depths", "depth"), _DEPTHS),
     **dict.fromkeys(("num_heads", "num_heads_window", "num_heads_stripe"), _HEADS),
     **dict.fromkeys(("embed_dim", "embedding_dim", "dim", "nf", "n_feats", "width"), whole("feature channels")),

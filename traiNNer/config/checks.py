@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 from traiNNer.config.loss_checks import loss_notices, loss_problems
+from traiNNer.config.loss_schedulers import scheduler_problems, scheduler_surprises
 from traiNNer.config.scheduler_checks import contradictions, scheduler_notices
 from traiNNer.utils.errors import Problem
 from traiNNer.utils.fields import iterations
@@ -53,6 +54,7 @@ def notices(data: Data) -> list[Problem]:
         names = [name for name in ("optim_d", "scheduler_d") if train.get(name) is not None]
         found += [Problem(key=f"train.{name}", message="has no effect without network_d") for name in names]
     found += loss_notices(train.get("losses"), train.get("total_iter"))
+    found += scheduler_surprises(train.get("loss_scheduler"))
     for name, scheduler, total_iter in _schedulers(train):
         found += [problem.under(f"train.{name}") for problem in scheduler_notices(scheduler, total_iter)]
     return found
@@ -106,6 +108,7 @@ def _training(data: Data) -> Iterator[Problem]:
         if value is None:
             yield Problem(key=key, message=f"{MISSING}; accepted: a {_KINDS.get(key, 'section')}")
     yield from loss_problems(train.get("losses"), train.get("total_iter"))
+    yield from scheduler_problems(train.get("loss_scheduler"), train.get("losses"))
     for name, scheduler, total_iter in _schedulers(train):
         yield from (problem.under(f"train.{name}") for problem in contradictions(scheduler, total_iter))
     dataset = section(datasets, "train")

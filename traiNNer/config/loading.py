@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,10 +11,10 @@ import pydantic
 from traiNNer.config.checks import Purpose, check, notices, purpose_of
 from traiNNer.config.component_maps import replace_from, spread
 from traiNNer.config.filling import fill
+from traiNNer.config.loss_schedulers import settle
 from traiNNer.config.options import Options
 from traiNNer.config.reading import parse, read_file
 from traiNNer.config.renames import rename
-from traiNNer.config.sections import Section
 from traiNNer.config.tree import Node, problem_at, put
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.schema import MISSING, problems_of, without_consequences
@@ -55,6 +55,7 @@ def load_options(
         problems += replace_from(tree, components)
     _override(tree, dict(overrides or {}), notes)
     problems += fill(tree, notes)
+    problems += settle(tree, notes)
     data = tree.plain()
     found = check(data, purpose or purpose_of(data))
     notes += [_at(tree, problem) for problem in notices(data)]
@@ -94,13 +95,19 @@ _DEBUG_VALUES = {"val.val_freq": 8, "logger.print_freq": 1, "logger.save_checkpo
 
 def _accepted(location: tuple[int | str, ...]) -> Sequence[str]:
     """The keys of the section that a location lies in."""
-    model: type[Section] = Options
+    model: type[pydantic.BaseModel] = Options
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        inner = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        sections = [each for each in inner if isinstance(each, type) and issubclass(each, Section)]
-        model = sections[0] if sections else model
+        model = model if field is None else next(_models(field.annotation), model)
     return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
+    """The sections that a field may hold, also within a list."""
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
 
 
 def _at(tree: Node, problem: Problem) -> Problem:

@@ -20,7 +20,7 @@ from traiNNer.config.sections import (
     ValOptions,
     option,
 )
-from traiNNer.config.tree import Node, problem_at
+from traiNNer.config.tree import Node, locate, problem_at
 from traiNNer.utils.errors import Problem
 
 CompileMode: TypeAlias = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -88,6 +88,10 @@ class Options(Section):
     def notices(self) -> list[str]:
         """What the user should know, one line each: options without effect here, ones left out, debug values."""
         return list(self._notices)
+
+    def has(self, key: str) -> bool:
+        """Whether the file (or the command line) says the option at a key path, such as `network_g.in_chans`."""
+        return not locate(self._tree, key)[1]
 
     def problem(self, key: str, message: str) -> Problem:
         """A mistake found later, such as a missing folder, with file and line.

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from traiNNer.config.options import Options
 from traiNNer.config.sections import DatasetOptions, LossEntry, Section
 from traiNNer.utils.registry import DATASETS, LOSSES, METRICS, NETWORKS, OPTIMIZERS, SCHEDULERS, Registry
+from traiNNer.utils.scheduler_params import SchedulerParams
 from traiNNer.utils.schema import parameters_model
 
 Schema = dict[str, Any]
@@ -107,6 +108,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
         models = [annotation, *getattr(annotation, "__args__", ())]
         yield f"{name}.", next(each for each in models if isinstance(each, type) and issubclass(each, Section))
     yield "train.losses[].", LossEntry
+    yield "train.loss_scheduler[].", SchedulerParams
 
 
 def reference_page() -> str:

@@ -12,7 +12,7 @@ from traiNNer.config.vocabulary import OLD_LOSSES, SECTIONS, SET_BY_PROGRAM, Lat
 from traiNNer.utils.errors import Problem
 from traiNNer.utils.kl_names import KL_NAMES, KL_TYPE, is_kl, kl_defaults
 
-RENAMED: dict[str, str] = {"losses": "train.losses", **{name: f"train.{name}" for name in KL_NAMES}}
+RENAMED: dict[str, str] = {name: f"train.{name}" for name in ("losses", "loss_scheduler", *KL_NAMES)}
 """Old key path to new one: both are read, one at a time."""
 
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from traiNNer.config.components import ComponentOptions, OfKind, ReadOnly, parameters_of
 from traiNNer.utils.fields import Iterations, option
 from traiNNer.utils.registry import DATASETS, LOSSES, METRICS, NETWORKS, OPTIMIZERS, SCHEDULERS, loss_labels
+from traiNNer.utils.scheduler_params import SchedulerParams
 from traiNNer.utils.weight_schedule import WeightSchedule
 
 Names: TypeAlias = Annotated[tuple[str, ...], Strict(False)]
@@ -23,6 +24,8 @@ def plain(value: Any) -> Any:
     """A section, component or container as dicts, lists and scalars, as JSON and YAML have them."""
     if isinstance(value, Section):
         return value.dump()
+    if isinstance(value, BaseModel):
+        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
@@ -71,6 +74,17 @@ class LossEntry(WeightSchedule):
 
 
 Loss: TypeAlias = Annotated[ComponentOptions, OfKind(LOSSES, common=LossEntry)]
+
+
+def _listed(value: Any) -> Any:
+    return value
+
+
+LossSchedulers: TypeAlias = Annotated[
+    tuple[SchedulerParams, ...],
+    Strict(False),
+    BeforeValidator(_listed, json_schema_input_type=SchedulerParams | list[SchedulerParams]),
+]
 
 
 def _label(losses: tuple[ComponentOptions, ...]) -> tuple[ComponentOptions, ...]:
@@ -212,6 +226,9 @@ class TrainOptions(Section):
     scheduler_d: Scheduler | None = option(None, unit="section", text="Schedule of net_d alone; default: scheduler.")
     losses: Annotated[tuple[Loss, ...], Strict(False), AfterValidator(_label)] | None = option(
         None, unit="list", text="Losses; each has type, loss_weight, perhaps name, and its own parameters."
+    )
+    loss_scheduler: LossSchedulers | None = option(
+        None, unit="section", text="Moves weight from some losses to others; one section, or a list of them."
     )
 
 

@@ -32,7 +32,7 @@ def _details(switch: str, names: str) -> dict[str, Later]:
 DISABLED = {"enabled": False}
 
 _AUTOMATIONS = _words(
-    "training_automations dynamic_loss_scheduling loss_scheduler intelligent_learning_rate_scheduler "
+    "training_automations dynamic_loss_scheduling intelligent_learning_rate_scheduler "
     "IntelligentLearningRateScheduler dynamic_batch_size_optimizer DynamicBatchSizeOptimizer "
     "adaptive_gradient_clipping AdaptiveGradientClipping intelligent_early_stopping IntelligentEarlyStopping "
     "early_stopping"
@@ -157,9 +157,9 @@ NAMES: dict[str, list[str]] = {
         "perceptualanimeloss perceptualfp16loss perceptualloss psnrloss sobeledgeloss ssimloss "
         "structuretextureloss chcloss checkerboardloss consistencyloss contrastiveloss convnextperceptualloss "
         "dinoperceptualloss huberloss laplacianpyramidloss modelasloss multiscaler3ganloss r3ganloss tvloss "
-        "hrinversionloss dinov2loss topiqloss pdloss fdloss klloss fielderrorloss spectrumerrorloss waveletloss"
+        "hrinversionloss dinov2loss topiqloss pdloss fdloss klloss"
     ),
-    "metric": _words("dists lpips psnr ssim topiq topiq_nr field_error spectrum_error"),
+    "metric": _words("dists lpips psnr ssim topiq topiq_nr"),
     "data set": _words(
         "basedataset pairedimagedataset pairedvideodataset realesrgandataset realesrganpaireddataset "
         "singlegtdataset singleimagedataset singlelqdataset singlevideodataset"

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from traiNNer.data.dataset import ImageDataset
+from traiNNer.data.dataset import FieldDataset, ImageDataset, normalization_of
 from traiNNer.data.preflight import HeaderCache, check_datasets
 from traiNNer.data.train_loader import TrainLoader
 from traiNNer.data.validation_loader import ValidationLoader
 from traiNNer.utils.registry import DATASETS
 
-__all__ = ["HeaderCache", "ImageDataset", "TrainLoader", "ValidationLoader", "build_dataset", "check_datasets"]
+__all__ = [
+    "FieldDataset",
+    "HeaderCache",
+    "ImageDataset",
+    "TrainLoader",
+    "ValidationLoader",
+    "build_dataset",
+    "check_datasets",
+    "normalization_of",
+]
 
 
 def build_dataset(options: Mapping[str, Any]) -> ImageDataset:

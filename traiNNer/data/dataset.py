@@ -1,19 +1,19 @@
-"""What every image data set is, and the checks of options that they share."""
+"""What every data set is, and the checks of options that they share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
 from traiNNer.data.pairing import ImageFolder
-from traiNNer.types import Sample
+from traiNNer.types import Normalization, Sample
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.image_headers import ImageHeader
-from traiNNer.utils.images import image_names, unit_range
+from traiNNer.utils.images import SUFFIXES, image_names, unit_range
 
 Headers = Mapping[str, ImageHeader | str]
 """By path: the header, or in words why there is none."""
@@ -23,6 +23,11 @@ class ImageDataset(Protocol):
     """A data set: images found when it is made, read when they are asked for. Objects can be pickled."""
 
     name: str
+
+    @property
+    def channels(self) -> int:
+        """Channels of its samples; 3 for images, which are RGB."""
+        ...
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -63,6 +68,33 @@ class ImageDataset(Protocol):
     def check(self, headers: Headers) -> list[str]:
         """What is wrong with its files, one line each; `headers` holds those of `files()`."""
         ...
+
+
+@runtime_checkable
+class FieldDataset(Protocol):
+    """A data set of fields, numbers with units, instead of images: any number of channels, normalized."""
+
+    @property
+    def normalization(self) -> Normalization:
+        """What its samples are normalized by; of no effect (0 and 1) before `normalize_by`."""
+        ...
+
+    def normalize_by(self, known: Normalization | None) -> None:
+        """Settle the normalization.
+
+        Args:
+            known: the training set's, or that of the network's weights; for a training set, that of the run that is
+                resumed. None where there is none.
+
+        Raises:
+            ConfigError: its own option disagrees, or its files cannot be normalized.
+        """
+        ...
+
+
+def normalization_of(dataset: ImageDataset) -> Normalization | None:
+    """A data set's normalization; None if it holds images."""
+    return dataset.normalization if isinstance(dataset, FieldDataset) else None
 
 
 def unit_range_sample(sample: Sample) -> Sample:
@@ -107,18 +139,24 @@ FilenameTemplate = Annotated[
 ]
 
 
+IMAGE_ENDINGS = "png, jpg, jpeg, webp, bmp, tif, tiff"
+
+
 def as_list(folders: Folders | None) -> list[str]:
     """The folders of an option that may hold one or several."""
     return [] if folders is None else [folders] if isinstance(folders, str) else list(folders)
 
 
-def image_folders(option: str, folders: Folders | None, problems: list[Problem]) -> list[ImageFolder]:
-    """The images of each folder; what is missing or empty is added to `problems`."""
+def image_folders(
+    option: str, folders: Folders | None, problems: list[Problem], suffixes: Set[str] = SUFFIXES
+) -> list[ImageFolder]:
+    """The files with these endings in each folder; what is missing or empty is added to `problems`."""
+    kind, accepted = ("images", IMAGE_ENDINGS) if suffixes == SUFFIXES else ("arrays", ", ".join(sorted(suffixes)))
     found: list[ImageFolder] = []
     for folder in as_list(folders):
         found.append(ImageFolder(folder, []))
         try:
-            found[-1] = ImageFolder(folder, image_names(folder))
+            found[-1] = ImageFolder(folder, image_names(folder, suffixes=suffixes))
         except FileNotFoundError:
             problems.append(Problem(key=option, message=f"the folder {folder} does not exist"))
             continue
@@ -127,9 +165,42 @@ def image_folders(option: str, folders: Folders | None, problems: list[Problem])
             problems.append(Problem(key=option, message=f"{folder} cannot be read: {reason}"))
             continue
         if not found[-1].names:
-            message = f"the folder {folder} holds no images; accepted: png, jpg, jpeg, webp, bmp, tif, tiff"
+            message = f"the folder {folder} holds no {kind}; accepted: {accepted}"
             problems.append(Problem(key=option, message=message))
     return found
+
+
+def crop_size(scale: int, gt_size: int | None, lq_size: int | None, training: bool, problems: list[Problem]) -> int:
+    """The LQ crop's side in px; 0 where none is given."""
+    if gt_size is not None and gt_size % scale:
+        message = f"found {gt_size}; accepted: a multiple of the scale, {scale}"
+        problems.append(Problem(key="gt_size", message=message))
+    elif gt_size is not None and lq_size is not None and gt_size != lq_size * scale:
+        message = f"found {gt_size} with lq_size {lq_size} at scale {scale}; accepted: {lq_size * scale}, or one alone"
+        problems.append(Problem(key="gt_size", message=message))
+    elif gt_size is None and lq_size is None and training:
+        message = "required key is missing; accepted: lq_size or gt_size, the side of the crop in px"
+        problems.append(Problem(key="lq_size", message=message))
+    return lq_size or (gt_size or 0) // scale
+
+
+def paired_folders(
+    dataroot_gt: Folders | None,
+    dataroot_lq: Folders | None,
+    problems: list[Problem],
+    *,
+    suffixes: Set[str] = SUFFIXES,
+) -> tuple[list[ImageFolder], list[ImageFolder]]:
+    """GT and LQ files by folder."""
+    if not dataroot_gt:
+        message = "required key is missing; accepted: a folder or a list of folders"
+        problems.append(Problem(key="dataroot_gt", message=message))
+    counts = len(as_list(dataroot_gt)), len(as_list(dataroot_lq))
+    if dataroot_gt and dataroot_lq is not None and counts[0] != counts[1]:
+        message = f"found {counts[1]} folders; accepted: one for each of dataroot_gt's {counts[0]}, in the same order"
+        problems.append(Problem(key="dataroot_lq", message=message))
+    gt_folders = image_folders("dataroot_gt", dataroot_gt, problems, suffixes)
+    return gt_folders, image_folders("dataroot_lq", dataroot_lq, problems, suffixes)
 
 
 def raise_problems(problems: list[Problem]) -> None:

@@ -17,7 +17,8 @@ from traiNNer.data.dataset import (
     Phase,
     Scale,
     as_list,
-    image_folders,
+    crop_size,
+    paired_folders,
     raise_problems,
     unit_range_sample,
 )
@@ -58,6 +59,8 @@ class PairedImageDataset:
         ConfigError: folders missing or empty, sizes that disagree with the scale or each other.
     """
 
+    channels = 3
+
     def __init__(
         self,
         *,
@@ -84,8 +87,8 @@ class PairedImageDataset:
         self.name, self.scale, self.training = name, scale, phase == "train"
         self.use_hflip, self.use_rot = use_hflip, use_rot
         problems: list[Problem] = []
-        self.lq_size = _lq_size(scale, gt_size, lq_size, self.training, problems)
-        gt_folders, lq_folders = _find(dataroot_gt, dataroot_lq, problems)
+        self.lq_size = crop_size(scale, gt_size, lq_size, self.training, problems)
+        gt_folders, lq_folders = paired_folders(dataroot_gt, dataroot_lq, problems)
         if meta_info is not None:
             gt_folders = _named(Path(meta_info), gt_folders, problems)
         raise_problems(problems)
@@ -206,35 +209,6 @@ class PairedImageDataset:
 
 def _window(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
     return image[top : top + height, left : left + width]
-
-
-def _lq_size(scale: int, gt_size: int | None, lq_size: int | None, training: bool, problems: list[Problem]) -> int:
-    """The LQ crop's side in px; 0 where none is given."""
-    if gt_size is not None and gt_size % scale:
-        message = f"found {gt_size}; accepted: a multiple of the scale, {scale}"
-        problems.append(Problem(key="gt_size", message=message))
-    elif gt_size is not None and lq_size is not None and gt_size != lq_size * scale:
-        message = f"found {gt_size} with lq_size {lq_size} at scale {scale}; accepted: {lq_size * scale}, or one alone"
-        problems.append(Problem(key="gt_size", message=message))
-    elif gt_size is None and lq_size is None and training:
-        message = "required key is missing; accepted: lq_size or gt_size, the side of the crop in px"
-        problems.append(Problem(key="lq_size", message=message))
-    return lq_size or (gt_size or 0) // scale
-
-
-def _find(
-    dataroot_gt: Folders | None, dataroot_lq: Folders | None, problems: list[Problem]
-) -> tuple[list[ImageFolder], list[ImageFolder]]:
-    """GT and LQ images by folder."""
-    if not dataroot_gt:
-        message = "required key is missing; accepted: a folder or a list of folders"
-        problems.append(Problem(key="dataroot_gt", message=message))
-    counts = len(as_list(dataroot_gt)), len(as_list(dataroot_lq))
-    if dataroot_gt and dataroot_lq is not None and counts[0] != counts[1]:
-        message = f"found {counts[1]} folders; accepted: one for each of dataroot_gt's {counts[0]}, in the same order"
-        problems.append(Problem(key="dataroot_lq", message=message))
-    gt_folders = image_folders("dataroot_gt", dataroot_gt, problems)
-    return gt_folders, image_folders("dataroot_lq", dataroot_lq, problems)
 
 
 def _named(meta_info: Path, folders: list[ImageFolder], problems: list[Problem]) -> list[ImageFolder]:

@@ -44,6 +44,8 @@ class SingleImageDataset:
         ConfigError: used for training, or folders missing or empty.
     """
 
+    channels = 3
+
     def __init__(
         self,
         *,

@@ -24,6 +24,9 @@ class Loss(nn.Module):
     batch_coupled: bool = False
     """Images of a batch influence each other's part: the mean over pieces of a batch is not the value of the whole."""
 
+    channels: int | None = None
+    """Channels that output and target must have, 3 where RGB is meant; None: any."""
+
     learns: ClassVar[bool] = False
     """Its buffers change during training, so they are in the checkpoint."""
 

@@ -45,6 +45,8 @@ class ColorLoss(Loss):
     ```
     """
 
+    channels = 3
+
     def __init__(
         self,
         *,

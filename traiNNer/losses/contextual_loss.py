@@ -115,6 +115,8 @@ class ContextualLoss(Loss):
     ```
     """
 
+    channels = 3
+
     def __init__(
         self,
         *,

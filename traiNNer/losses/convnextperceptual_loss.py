@@ -60,6 +60,8 @@ class ConvNeXtPerceptualLoss(Loss):
     ```
     """
 
+    channels = 3
+
     def __init__(
         self,
         *,

@@ -56,6 +56,8 @@ class GradientVarianceLoss(Loss):
     ```
     """
 
+    channels = 3
+
     def __init__(
         self,
         *,

@@ -70,6 +70,8 @@ class HSLuvLoss(Loss):
     ```
     """
 
+    channels = 3
+
     def __init__(
         self,
         *,

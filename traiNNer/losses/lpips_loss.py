@@ -63,6 +63,8 @@ class LPIPSLoss(Loss):
     ```
     """
 
+    channels = 3
+
     def __init__(
         self,
         *,

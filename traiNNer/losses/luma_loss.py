@@ -28,6 +28,8 @@ class LumaLoss(Loss):
     ```
     """
 
+    channels = 3
+
     def __init__(self, *, criterion: criteria.CriterionName = "l1") -> None:
         super().__init__()
         self.criterion = criteria.criterion(criterion)

@@ -119,6 +119,7 @@ class MSSIMLoss(Loss):
         super().__init__()
         self.downsample, self.is_prod, self.include_luminance = downsample, is_prod, include_luminance
         self.test_y_channel = test_y_channel
+        self.channels = 3 if test_y_channel else None
         self.color_space: LumaSpace = color_space
         self._said_how_many = False
 

@@ -164,6 +164,8 @@ class PerceptualLoss(Loss):
     ```
     """
 
+    channels = 3
+
     def __init__(
         self,
         *,

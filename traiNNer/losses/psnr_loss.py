@@ -49,6 +49,7 @@ class PSNRLoss(Loss):
     ) -> None:
         super().__init__()
         self.to_y = to_y
+        self.channels = 3 if to_y else None
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """The unweighted loss, a scalar."""

@@ -34,6 +34,8 @@ class SobelEdgeLoss(Loss):
     ```
     """
 
+    channels = 3
+
     def __init__(self) -> None:
         super().__init__()
 

@@ -1,11 +1,28 @@
-"""Fourier spectra of images, in float32 or float64 always."""
+"""Fourier spectra of images, in float32 or float64 always, and what losses of spectra have in common."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from traiNNer.losses.base import Loss
+from traiNNer.utils.errors import ConfigError, Problem
+from traiNNer.utils.logging import get_logger
+from traiNNer.utils.relative_errors import SMALL, SMALLEST, size_text
+
+Floor = Annotated[
+    float,
+    Field(
+        ge=0, le=1, description="part of the target's own power that is added on both sides; 0: the plain definition"
+    ),
+]
+Quantization = Annotated[
+    float,
+    Field(ge=0, description="step of the values' levels, whose rounding noise is part of the floor; 0 for none"),
+]
 
 
 def spectrum(image: Tensor, norm: Literal["backward", "ortho"]) -> Tensor:
@@ -18,3 +35,34 @@ def spectrum(image: Tensor, norm: Literal["backward", "ortho"]) -> Tensor:
     with torch.autocast(image.device.type, enabled=False):
         wide = image if image.dtype == torch.float64 else image.float()
         return torch.view_as_real(torch.fft.fft2(wide, norm=norm))
+
+
+class FieldLoss(Loss):
+    """A loss of fields: (B, C, H, W) or (B, T, C, H, W) of any values, one space axis more where they are volumes.
+
+    Args:
+        name: what messages call it.
+        axes: of space, 2 or 3.
+    """
+
+    def __init__(self, name: str, axes: int = 2) -> None:
+        super().__init__()
+        self.name, self.axes = name, axes
+        self._told = False
+
+    def check(self, output: Tensor) -> None:
+        """Refuse fields with a side below 4, and say once that one below 32 is small.
+
+        Raises:
+            ConfigError: names loss and size.
+        """
+        size = output.shape[-self.axes :]
+        if output.ndim not in (self.axes + 2, self.axes + 3) or min(size) < SMALLEST:
+            layout = "(B, C, H, W) or (B, T, C, H, W)" if self.axes == 2 else "(B, C, D, H, W) or (B, T, C, D, H, W)"
+            found = size_text(size) if output.ndim >= self.axes + 2 else f"a tensor of {output.ndim} axes"
+            accepted = f"{layout}, at least {SMALLEST} px on each side"
+            raise ConfigError(Problem(message=f"{self.name}: found {found}; accepted: {accepted}"))
+        if min(size) < SMALL and not self._told:
+            self._told = True
+            text = "%s: %s is small; below %d px a side there are few frequencies, and the value varies much"
+            get_logger().warning(text, self.name, size_text(size), SMALL)

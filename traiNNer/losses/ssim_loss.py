@@ -71,6 +71,7 @@ class SSIMLoss(Loss):
         super().__init__()
         self.downsample, self.crop_border = downsample, crop_border
         self.test_y_channel = test_y_channel
+        self.channels = 3 if test_y_channel else None
         self.color_space: LumaSpace = color_space
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:

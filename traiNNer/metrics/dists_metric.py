@@ -31,6 +31,8 @@ class DISTS:
     ```
     """
 
+    images_only = True
+
     def __init__(
         self,
         *,

@@ -38,6 +38,8 @@ class LPIPS:
     ```
     """
 
+    images_only = True
+
     def __init__(
         self,
         *,

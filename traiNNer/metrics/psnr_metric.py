@@ -26,6 +26,8 @@ class PSNR:
     ```
     """
 
+    images_only = True
+
     def __init__(
         self, *, crop_border: CropBorder = 0, test_y_channel: TestYChannel = False, better: Improves = "higher"
     ) -> None:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from traiNNer.losses import BuiltLoss
-from traiNNer.losses.base import Loss, total
+from traiNNer.losses.base import Loss
 from traiNNer.losses.term import Term, parts
 from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.discriminator import Discriminator, Pair
 from traiNNer.models.ema import Ema
+from traiNNer.models.loss_schedulers import LossSchedulers
 from traiNNer.models.player import Player
 from traiNNer.optimizers import averaged_weights, effective_lr
 from traiNNer.schedulers import ObservesValidation
@@ -46,6 +47,7 @@ class SRModel:
         precision: resolved mixed precision; losses are computed in float32.
         channels_last: memory format of the images on the device.
         observer: called within each step, see `StepObserver`.
+        loss_schedulers: what multiplies the losses' weights.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class SRModel:
         precision: Precision | None = None,
         channels_last: bool = False,
         observer: StepObserver | None = None,
+        loss_schedulers: LossSchedulers | None = None,
     ) -> None:
         self.players = {"net_g": generator}
         self.ema = ema
@@ -68,12 +71,14 @@ class SRModel:
         """Device scalars of the last step: each loss's unweighted value, `grad_norm/<network>`, `loss_scale/<network>`
         where there is one, and 1 or 0 for `losses_finite` (in all processes) and `finite` (the gradients too)."""
         self.loss_weights: dict[str, float] = {}
-        """The weight of each loss in the last step."""
+        """The weight of each loss in the last step, everything that multiplies it included."""
+        self.loss_schedulers = loss_schedulers or LossSchedulers()
         self._terms = [Term(label, loss) for label, loss in losses.items()]
         self._fidelity = {
             term.label: (term.loss, term.schedule.loss_weight)
             for term in self._terms
-            if term.measures_fidelity and term.schedule.loss_weight != 0
+            if term.measures_fidelity
+            if term.schedule.loss_weight != 0 or term.label in self.loss_schedulers.watched
         }
         self._precision = precision or Precision()
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -114,7 +119,10 @@ class SRModel:
 
     @property
     def fidelity_losses(self) -> dict[str, tuple[Loss, float]]:
-        """Label to (loss, base weight), where it is not 0: those that need only output and GT, without freed ones."""
+        """Label to (loss, base weight): those that need only output and GT, without freed ones.
+
+        A base weight of 0 is that of a loss that only a loss scheduler watches.
+        """
         return self._fidelity
 
     @property
@@ -132,7 +140,8 @@ class SRModel:
 
         Its steps leave net_d as it is, and the moving average too: what its losses see of that is a copy.
         """
-        terms = [term for term in self._terms if term.weight(current_iter) != 0 and not term.needs & LOGITS]
+        self._apply_loss_schedulers(current_iter)
+        terms = [term for term in self._terms if term.live(current_iter) and not term.needs & LOGITS]
         averages = any("ema_output" in term.needs for term in terms)
         return SRModel(
             generator=self.players["net_g"],
@@ -141,11 +150,28 @@ class SRModel:
             device=self.device,
             precision=self._precision,
             channels_last=self._memory_format is torch.channels_last,
+            loss_schedulers=self.loss_schedulers,
         )
 
     def phases(self, current_iter: int) -> list[str]:
-        """A line for each loss that starts, reaches its target or ends at exactly this iteration."""
-        return [line for term in self._terms for line in term.phases(current_iter)]
+        """A line for each loss that starts, reaches its target or ends at exactly this iteration, or is moved then."""
+        moves = self.loss_schedulers.announce(current_iter)
+        return [line for term in self._terms for line in term.phases(current_iter)] + moves
+
+    def update_loss_scheduler(self, val_metrics: Mapping[str, float], current_iter: int) -> list[str]:
+        """Tell the loss schedulers what a validation gave; a line for each adaptation.
+
+        Args:
+            val_metrics: metrics by name, such as `val/psnr`, and the unweighted losses by label.
+            current_iter: iterations done.
+        """
+        return self.loss_schedulers.update(val_metrics, current_iter)
+
+    def _apply_loss_schedulers(self, current_iter: int) -> None:
+        if self.loss_schedulers.named:
+            multipliers = self.loss_schedulers.multipliers(current_iter)
+            for term in self._terms:
+                term.take(multipliers)
 
     def after_validation(self, metrics: Mapping[str, float], current_iter: int) -> list[str]:
         """Tell the schedules that follow a metric; a line for each learning rate that this reduced."""
@@ -173,8 +199,10 @@ class SRModel:
         self._release_ended(current_iter)
         for player in self.players.values():
             player.learning_rate.apply(current_iter)
-        self.loss_weights |= {term.label: term.weight(current_iter) for term in self._terms}
-        live = [term for term in self._terms if self.loss_weights[term.label] != 0]
+        self._apply_loss_schedulers(current_iter)
+        for term in self._terms:
+            self.loss_weights |= term.weights(current_iter)
+        live = [term for term in self._terms if term.live(current_iter)]
         learning = [term for term in self._terms if term.trains_discriminator(current_iter)]
         judged = bool(learning) or any(term.adversarial for term in live)
         if self._discriminator is not None and judged:
@@ -193,8 +221,9 @@ class SRModel:
         ended = [term for term in self._terms if term.schedule.ended(current_iter)]
         for term in ended:
             self._terms.remove(term)
-            self.loss_weights[term.label] = 0.0
-            if sum(tensor.numel() for tensor in (*term.loss.parameters(), *term.loss.buffers())) > LARGE:
+            self.loss_weights |= dict.fromkeys(term.weights(current_iter), 0.0)
+            size = sum(tensor.numel() for tensor in (*term.loss.parameters(), *term.loss.buffers()))
+            if size > LARGE and term.label not in self.loss_schedulers.watched:
                 self._fidelity.pop(term.label, None)
 
     def _step_generator(self, current_iter: int, live: Sequence[Term], *, keep: bool) -> tuple[list[Pair], Tensor]:
@@ -236,7 +265,7 @@ class SRModel:
         """Losses and backward of one micro-batch; the detached unweighted losses."""
         inputs = self._loss_inputs(current_iter, live, batch, output)
         values = {term.label: term.loss(**_given(term, inputs)) for term in live}
-        weighted = [term.factor(current_iter) * total(values[term.label]) for term in live]
+        weighted = [term.weighted(values[term.label], current_iter) for term in live]
         player.backward(torch.stack(weighted).sum() / len(self._batches))
         named = [parts(label, value) for label, value in values.items()]
         return {label: value.detach() for each in named for label, value in each.items()}

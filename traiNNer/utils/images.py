@@ -11,7 +11,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def find_images(folder: Path | str, *, recursive: bool = True) -> list[Path]:
     return [root / name for name in image_names(root, recursive=recursive)]
 
 
-def image_names(folder: Path | str, *, recursive: bool = True) -> list[str]:
+def image_names(folder: Path | str, *, recursive: bool = True, suffixes: Set[str] = SUFFIXES) -> list[str]:
     """The names of the image files in a folder, found by suffix; hidden ones are left out.
 
     Returns:
@@ -158,7 +158,7 @@ def image_names(folder: Path | str, *, recursive: bool = True) -> list[str]:
     Raises:
         OSError: the folder cannot be read.
     """
-    return sorted(_image_names(Path(folder), recursive), key=natural_key)
+    return sorted(_image_names(Path(folder), recursive, suffixes), key=natural_key)
 
 
 def natural_key(text: str) -> tuple[Any, ...]:
@@ -167,7 +167,7 @@ def natural_key(text: str) -> tuple[Any, ...]:
     return tuple(int(piece) if place % 2 else piece.casefold() for place, piece in enumerate(pieces)), text
 
 
-def _image_names(root: Path, recursive: bool) -> Iterator[str]:
+def _image_names(root: Path, recursive: bool, suffixes: Set[str]) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise error
 
@@ -182,7 +182,7 @@ def _image_names(root: Path, recursive: bool) -> Iterator[str]:
         place = Path(folder).relative_to(root).as_posix()
         prefix = "" if place == "." else f"{place}/"
         for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
                 yield prefix + name
 
 

@@ -110,7 +110,8 @@ def problems_of(error: pydantic.ValidationError, accepted: Accepted, data: Mappi
     values: dict[str, tuple[Any, list[str]]] = {}
     for item in error.errors(include_url=False):
         location = item["loc"]
-        key = key_path(location, data, absent=item["type"] == "missing")
+        own = item["type"] == "value_error" and str(location[-1]).isidentifier()
+        key = key_path(location, data, absent=item["type"] == "missing" or own)
         if item["type"] == NESTED_PROBLEMS:
             problems += [problem.under(key) for problem in item.get("ctx", {})["problems"]]
         elif item["type"] == "extra_forbidden":

@@ -12,7 +12,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import traiNNer
-from traiNNer.types import NetworkInfo
+from traiNNer.types import NetworkInfo, Normalization
 from traiNNer.utils.errors import ConfigError, nearest
 
 PARAM_KEYS = ("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net")
@@ -42,6 +42,15 @@ class WeightsFile:
     """On the CPU, in the file's precision, by the network's own names."""
     metadata: dict[str, str] = field(default_factory=dict[str, str])
     """What `network_metadata` wrote; empty for `.pth` and most foreign files."""
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """Of the fields that the network was trained on, as the metadata say; None for images."""
+        try:
+            found = json.loads(self.metadata["normalization"])
+            return Normalization(mean=tuple(map(float, found["mean"])), std=tuple(map(float, found["std"])))
+        except (KeyError, TypeError, ValueError):
+            return None
 
     @property
     def origin(self) -> str:
@@ -164,6 +173,7 @@ def load_into(net: nn.Module, weights: WeightsFile, *, strict: bool, where: str)
 
 def network_metadata(info: NetworkInfo, iteration: int) -> dict[str, str]:
     """What a weights file says about its network, enough to build it again (`archs.from_weights`)."""
+    fields = {} if info.normalization is None else {"normalization": json.dumps(asdict(info.normalization))}
     return {
         "framework": "traiNNer",
         "framework_version": traiNNer.__version__,
@@ -171,6 +181,7 @@ def network_metadata(info: NetworkInfo, iteration: int) -> dict[str, str]:
         "scale": str(info.scale),
         "parameters": json.dumps(info.parameters),
         "iteration": str(iteration),
+        **fields,
     }
 
 

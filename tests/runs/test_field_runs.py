@@ -1,0 +1,256 @@
+"""Training on fields: channels follow the data, one normalization everywhere, results in the files' units."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from scripts.upscale import main as upscale
+from traiNNer.cli import ending_with_message
+from traiNNer.evaluation import evaluate
+from traiNNer.losses import build_loss
+from traiNNer.losses.base import total
+from traiNNer.losses.term import Term
+from traiNNer.utils.registry import LOSSES, METRICS
+from traiNNer.validation import bicubic
+
+Run = Callable[..., int]
+MEANS, DEVIATIONS = np.array([50.0, -3.0]), np.array([4.0, 0.5])
+
+
+@METRICS.register("rootmeansquare")
+class RootMeanSquare:
+    """The root of the mean square of output - target, in the units that it is given; for these tests.
+
+    Shapes: (1, C, H, W). Range: [0, inf). Reference: none.
+
+    ```yaml
+    rootmeansquare: {type: rootmeansquare}
+    ```
+    """
+
+    better = "lower"
+    minimum = 1
+
+    def __call__(self, output: torch.Tensor, target: torch.Tensor) -> float:
+        return (output - target).square().mean().sqrt().item()
+
+    def describe(self) -> str:
+        return "root mean square"
+
+
+@pytest.fixture
+def fields(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for phase, count in (("train", 4), ("val", 2)):
+        for kind in ("gt", "lq"):
+            (tmp_path / phase / kind).mkdir(parents=True)
+        for number in range(count):
+            smooth = cv2.GaussianBlur(rng.normal(size=(32, 32, 2)), (0, 0), 2).transpose(2, 0, 1)
+            gt = smooth / smooth.std() * DEVIATIONS[:, None, None] + MEANS[:, None, None]
+            np.save(tmp_path / phase / "gt" / f"{number}.npy", gt)
+            np.save(tmp_path / phase / "lq" / f"{number}.npy", gt.reshape(2, 16, 2, 16, 2).mean((2, 4)))
+    return tmp_path
+
+
+@pytest.fixture
+def field_options(options: dict[str, Any], fields: Path) -> dict[str, Any]:
+    for phase in ("train", "val"):
+        section = options["datasets"][phase]
+        section["type"] = "PairedArrayDataset"
+        section |= {f"dataroot_{kind}": str(fields / phase / kind) for kind in ("gt", "lq")}
+    options["datasets"]["train"] |= {
+        "gt_size": 16,
+        "normalization": "training",
+        "use_hflip": True,
+        "use_rot": True,
+        "vector_channels": [0, 1],
+    }
+    options["val"]["metrics"] = {"rms": {"type": "rootmeansquare"}}
+    options["val"]["save_img"] = True
+    return options
+
+
+def weights(tmp_path: Path, name: str, iteration: int = 8) -> dict[str, torch.Tensor]:
+    return load_file(tmp_path / "experiments" / name / "resume_models" / f"net_g_{iteration}.safetensors")
+
+
+def normalization(tmp_path: Path, name: str, iteration: int) -> str:
+    file = tmp_path / "experiments" / name / "models" / f"net_g_{iteration}.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        return opened.metadata()["normalization"]
+
+
+def test_a_run_resumes_exactly_with_the_normalization_that_it_began_with(
+    field_options: dict[str, Any], run_training: Run, tmp_path: Path, fields: Path
+) -> None:
+    field_options["train"]["scheduler"] = {"type": "ConstantLR", "factor": 1.0}
+    assert run_training(field_options | {"name": "straight"}) == 0
+    field_options["name"] = "resumed"
+    field_options["train"]["total_iter"] = 4
+    assert run_training(field_options) == 0
+    field_options["train"]["total_iter"] = 8
+    assert run_training(field_options, "--auto_resume") == 0
+    one, other = weights(tmp_path, "straight"), weights(tmp_path, "resumed")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for path in (fields / "train").rglob("*.npy"):
+        np.save(path, np.load(path) + 1)
+    field_options["train"]["total_iter"] = 9
+    assert run_training(field_options, "--auto_resume") == 0
+    assert normalization(tmp_path, "resumed", 9) == normalization(tmp_path, "straight", 8)
+
+
+def test_metrics_and_results_are_in_the_units_of_the_files(
+    field_options: dict[str, Any], run_training: Run, tmp_path: Path, fields: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "traiNNer")
+    assert run_training(field_options) == 0
+    run = tmp_path / "experiments" / "tiny"
+    result = np.load(run / "visualization" / "val" / "0" / "0_8.npy")
+    gt = _all(fields, "gt")
+    results = np.stack([np.load(run / "visualization" / "val" / str(n) / f"{n}_8.npy") for n in range(2)])
+    measured = np.mean([np.sqrt(np.square(results[n] - gt[n]).mean()) for n in range(2)])
+    text = (run / "train.log").read_text()
+    assert f"rms {measured:.4f}" in text
+    enlarged = bicubic(torch.from_numpy(_all(fields, "lq")), 2, clamp=False).numpy()
+    assert f"bicubic {np.sqrt(np.square(enlarged - gt).mean((1, 2, 3))).mean():.4f}" in text
+    assert result.shape == (2, 32, 32)
+    picture = cv2.imread(str(run / "visualization" / "val" / "0" / "0_8_compare.png"))
+    assert picture.shape[0] > 2 * 192  # a row for each channel
+    assert picture.shape[1] > 5 * 192
+    with safe_open(run / "models" / "net_g_ema_latest.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert '"mean": [' in metadata["normalization"]
+    assert '"in_chans": 2' in metadata["parameters"]
+    # upscale.py and test.py give what the validation gave
+    assert upscale(["--weights", str(run / "models" / "net_g_ema_latest.safetensors"), *_io(fields, tmp_path)]) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "up" / "0.npy"), result, rtol=1e-5)
+    assert _test(field_options, run, tmp_path) == 0
+    (log,) = (tmp_path / "results").rglob("test.log")
+    assert f"rms {measured:.4f}" in log.read_text()
+    assert np.allclose(np.load(next((tmp_path / "results").rglob("0_tested.npy"))), result, rtol=1e-5)
+
+
+def _all(fields: Path, kind: str) -> np.ndarray:
+    return np.stack([np.load(fields / "val" / kind / f"{number}.npy") for number in range(2)])
+
+
+def _io(fields: Path, tmp_path: Path) -> list[str]:
+    return [str(fields / "val" / "lq"), str(tmp_path / "up")]
+
+
+def _test(options: dict[str, Any], run: Path, tmp_path: Path) -> int:
+    import yaml
+
+    values = {
+        "name": "tested",
+        "scale": 2,
+        "num_gpu": 0,
+        "network_g": options["network_g"],
+        "datasets": {"test": options["datasets"]["val"]},
+        "path": {
+            "pretrain_network_g": str(run / "models" / "net_g_ema_latest.safetensors"),
+            "results_root": str(tmp_path / "results"),
+        },
+        "val": {
+            "val_enabled": True,
+            "metrics_enabled": True,
+            "metrics": {"rms": {"type": "rootmeansquare"}},
+            "save_img": True,
+        },
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(values))
+    return ending_with_message(lambda: evaluate(tmp_path / "test.yml"))
+
+
+@pytest.mark.parametrize(
+    ("change", "texts"),
+    [
+        (
+            {"network_g": {"type": "ParagonSR2", "num_feat": 8, "in_chans": 3}},
+            ["network_g.in_chans: found 3, but the data (tiles) has 2 channels; accepted: 2, or leaving it out"],
+        ),
+        (
+            {"network_g": {"type": "safmn", "dim": 8, "n_blocks": 2}},
+            ["found safmn with 3 input and 3 output channels; accepted: 2 and 2, the data's"],
+        ),
+        (
+            {"losses": [{"type": "lumaloss", "loss_weight": 1}, {"type": "ssimloss", "loss_weight": 1}]},
+            [
+                "train.losses[0]: found lumaloss, which compares RGB images, but the data has 2 channels",
+                "train.losses[1]: found ssimloss, which compares RGB images",
+            ],
+        ),
+        ({"losses": [{"type": "l1loss", "loss_weight": -1.0}]}, ["found a negative weight"]),
+        ({"metrics": {"psnr": {"type": "psnr"}}}, ["val.metrics.psnr: found PSNR in dB", "the data are fields"]),
+    ],
+    ids=["channels", "fixed channels", "losses", "negative weight", "metric"],
+)
+def test_what_does_not_go_with_fields_is_a_message(
+    change: dict[str, Any],
+    texts: list[str],
+    field_options: dict[str, Any],
+    run_training: Run,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    field_options["network_g"] = change.get("network_g", field_options["network_g"])
+    field_options["train"]["losses"] = change.get("losses", field_options["train"]["losses"])
+    field_options["val"]["metrics"] = change.get("metrics", field_options["val"]["metrics"])
+    assert run_training(field_options) == 2
+    message = capfd.readouterr().err
+    assert "Traceback" not in message
+    assert "options.yml:" in message
+    for text in texts:
+        assert text in message
+
+
+def test_validation_sets_are_of_the_training_sets_kind(
+    field_options: dict[str, Any], run_training: Run, photos: Path, fields: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for path in (fields / "val").rglob("*.npy"):
+        np.save(path, np.load(path)[:1])
+    assert run_training(field_options) == 2
+    assert "datasets.val: found 1 channels, but the training set has 2; accepted: the same" in capfd.readouterr().err
+    images = {"type": "PairedImageDataset", "dataroot_gt": str(photos / "gt"), "dataroot_lq": str(photos / "lq")}
+    field_options["datasets"]["val"] |= images
+    assert run_training(field_options) == 2
+    assert "datasets.val: found images, but the training set holds fields" in capfd.readouterr().err
+
+
+def test_images_are_no_input_for_weights_of_fields(
+    field_options: dict[str, Any], run_training: Run, tmp_path: Path, photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    field_options["train"]["total_iter"] = 1
+    assert run_training(field_options) == 0
+    file = str(tmp_path / "experiments" / "tiny" / "models" / "net_g_latest.safetensors")
+    assert upscale(["--weights", file, str(photos / "lq"), str(tmp_path / "up")]) == 2
+    assert "trained on fields; accepted for INPUT: .npy" in capfd.readouterr().err
+    np.save(tmp_path / "three.npy", np.zeros((3, 8, 8)))
+    assert upscale(["--weights", file, str(tmp_path / "three.npy"), str(tmp_path / "up.npy")]) == 1
+    assert "has the shape (3, 8, 8); accepted: (C, H, W) or (T, C, H, W) with C = 2" in capfd.readouterr().err
+
+
+def test_losses_that_do_not_mean_rgb_take_any_channels() -> None:
+    """What a loss says of its channels is true: those that say nothing compare fields of 2 channels."""
+    refused = []
+    for name in LOSSES.names():
+        if getattr(LOSSES.get(name), "channels", None) == 3:
+            continue
+        term = Term(name, build_loss({"type": name, "loss_weight": 1.0}))
+        if term.loss.channels == 3 or not term.needs <= {"output", "target"}:
+            continue
+        try:
+            value = total(term.loss(**{each: torch.rand(1, 2, 64, 64) for each in term.needs}))
+            refused += [] if value.isfinite() else [name]
+        except (RuntimeError, ValueError, IndexError):
+            refused.append(name)
+    assert refused == []

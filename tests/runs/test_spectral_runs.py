@@ -1,0 +1,42 @@
+"""Spectral losses and metrics in runs: by their names in an option file, in the log, in best weights, in messages."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., int]
+
+METRICS = ("field_error", "spectrum_error", "raps_distance", "hf_share", "grid_energy")
+LOSSES = ("fielderrorloss", "spectrumerrorloss", "waveletloss")
+
+
+def test_a_run_trains_and_validates_with_them(options: dict[str, Any], run_training: Run, tmp_path: Path) -> None:
+    options["train"]["losses"] += [{"type": name, "loss_weight": 0.1} for name in LOSSES]
+    options["val"]["metrics"] = {name: {} for name in METRICS}
+    assert run_training(options) == 0
+    folder = tmp_path / "experiments" / "tiny"
+    log = (folder / "train.log").read_text(encoding="utf-8")
+    for name in METRICS:
+        values = [float(value) for value in re.findall(rf"{name} ([0-9.e+\-]+)", log)]
+        assert values
+        assert all(math.isfinite(value) for value in values)
+        assert list((folder / "models").glob(f"*{name}*"))
+    assert all(re.search(rf"{name} [0-9.e\-]+", log) for name in LOSSES)
+
+
+def test_crops_that_are_too_small_are_found_before_the_run(
+    options: dict[str, Any], run_training: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options["datasets"]["train"]["gt_size"] = 2
+    options["train"]["losses"] += [{"type": "spectrumerrorloss", "loss_weight": 0.1}]
+    options["val"]["metrics"] = {"field_error": {"crop_border": 40}}
+    assert run_training(options) == 2
+    message = capsys.readouterr().err
+    assert "spectrumerrorloss: found 2x2 px" in message
+    assert "val.metrics.field_error" in message
