@@ -50,6 +50,11 @@ def feed_at(scheduler: FlexibleLossScheduler, iterations: list[int]) -> list[flo
     return [(scheduler.at(iteration), scheduler.progress)[1] for iteration in iterations]
 
 
+def curve_with_noise(seed: int, slope: float, noise: float, length: int) -> list[float]:
+    draw = random.Random(seed)
+    return [(1 - slope) ** n * (1 + noise * draw.gauss(0, 1)) for n in range(length)]
+
+
 @st.composite
 def options(draw: st.DrawFn, *, auto: bool = True) -> dict[str, Any]:
     patience = draw(st.one_of(st.integers(1, 6), st.just("auto")) if auto else st.integers(1, 6))
@@ -161,6 +166,25 @@ def test_a_state_through_json_decides_alike(chosen: dict[str, Any], values: list
     for value in values[cut:] + [1.0] * 20:
         assert resumed.step({"ff": value}) == whole.step({"ff": value})
         assert resumed.get_loss_weights() == whole.get_loss_weights()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "slope", "noise"),
+    [
+        ({"patience": 3, "max_consecutive_adaptations": 2}, 0.0, 0.0),
+        ({"patience": "auto", "min_delta": 0.005, "ema_beta": 0.95}, 0.01, 0.003),
+    ],
+)
+def test_a_state_from_any_point_of_a_trace_decides_alike(chosen: dict[str, Any], slope: float, noise: float) -> None:
+    values = curve_with_noise(1, slope, noise, 40) + curve_with_noise(2, 0.0, 2 * noise, 60)
+    whole = build(**chosen)
+    states = [(whole.state_dict(), whole.step({"ff": value}))[0] for value in values]
+    decided = [n for n, state in enumerate(states[1:]) if state["progress"] > states[n]["progress"]]
+    assert len(decided) > 2
+    for cut, state in enumerate(states):
+        resumed = build(**chosen)
+        resumed.load_state_dict(json.loads(json.dumps(state)))
+        assert [cut + n - 1 for n in feed(resumed, values[cut:-1])] == [n for n in decided if n >= cut]
 
 
 @pytest.mark.parametrize("patience", [3, "auto"])
@@ -318,6 +342,10 @@ def test_the_brake_fires_and_lets_go(patience: int) -> None:
     long = [i for i, gap in enumerate(gaps) if gap != patience]
     assert long[:3] == [2, 5, 8], "three adaptations, then a pause, again and again"
     assert all(2 * patience <= gaps[i] <= 3 * patience + 1 for i in long)
+    rising = quick(patience=patience, max_consecutive_adaptations=3, adaptation_trigger="increase")
+    at = feed(rising, [1.1**n for n in range(30)])
+    assert at[:3] == [2, 3, 4]
+    assert at[3] - at[2] in (patience + 1, patience + 2), "the pause has `patience` observations"
     once_better = quick(patience=patience, max_consecutive_adaptations=3, transition_step=0.05)
     falls = [1.0 - 0.1 * (n // (2 * patience + 1)) for n in range(7 * patience)]
     at = feed(once_better, falls)
@@ -326,43 +354,38 @@ def test_the_brake_fires_and_lets_go(patience: int) -> None:
 
 
 def test_step_lengths() -> None:
-    adaptive = quick(patience=1, max_consecutive_adaptations=NEVER)
-    expected, progress = [], 0.0
-    while progress < 1 - 1e-9:
-        progress = min(1.0, progress + max(0.05, 0.1 * (1 - progress)))
-        expected.append(progress)
-    even = quick(patience=1, adaptive_step=False, transition_step=0.3)
-    for scheduler, steps in ((adaptive, expected), (even, [0.3, 0.6, 0.9, 1.0])):
+    expected = [0.1]
+    while expected[-1] < 1 - 1e-9:
+        expected.append(min(1.0, expected[-1] + max(0.05, 0.1 * (1 - expected[-1]))))
+    for options, steps in (({}, expected), ({"adaptive_step": False, "transition_step": 0.3}, [0.3, 0.6, 0.9, 1.0])):
+        scheduler = quick(patience=1, max_consecutive_adaptations=NEVER, **options)
         found = [scheduler.step({"ff": 1.0}) for _ in range(len(steps) + 4)]
         assert [a.progress for a in found if a] == pytest.approx(steps)
-        assert scheduler.progress == 1.0
-        assert (scheduler.weight_source, scheduler.weight_target) == pytest.approx((0.3, 0.7))
+        assert (scheduler.progress, scheduler.weight_source, scheduler.weight_target) == pytest.approx((1, 0.3, 0.7))
 
 
-@pytest.mark.parametrize(
-    ("chosen", "source", "target"),
-    [
-        ({"final_weight_source": 0.0, "final_weight_target": 1.0}, 0.2, 0.8),
-        ({"final_weight_source": 0.0, "final_weight_target": 1.0, "max_weight_target": 1.0}, 0.0, 1.0),
-        ({"final_weight_source": 1.0, "final_weight_target": 0.6}, 0.625, 0.375),
-        ({"final_weight_source": 0.1, "final_weight_target": 0.4, "max_weight_target": 0.5}, 0.5, 0.5),
-        ({"initial_weight_source": 2.0, "final_weight_source": 0.5, "final_weight_target": 0.5}, 1.2, 0.8),
-    ],
-)
-def test_end_weights(chosen: dict[str, float], source: float, target: float) -> None:
-    scheduler = build(adaptation_trigger="iteration", schedule=[[10, 1.0]], **chosen)
-    scheduler.at(10)
-    assert (scheduler.weight_source, scheduler.weight_target) == pytest.approx((source, target))
+ENDS = [  # initial and final of the source, final of the target, cap, and what is reached
+    (1.0, 0.0, 1.0, 0.8, (0.2, 0.8)),
+    (1.0, 0.0, 1.0, 1.0, (0.0, 1.0)),
+    (1.0, 1.0, 0.6, 0.8, (0.625, 0.375)),
+    (1.0, 0.1, 0.4, 0.5, (0.5, 0.5)),
+    (2.0, 0.5, 0.5, 0.8, (1.2, 0.8)),
+    (1.0, 0.4, 1.6, 0.8, (0.6, 0.4)),
+]
 
 
-def curve_with_noise(seed: int, slope: float, noise: float, length: int) -> list[float]:
-    draw = random.Random(seed)
-    return [(1 - slope) ** n * (1 + noise * draw.gauss(0, 1)) for n in range(length)]
+@pytest.mark.parametrize(("initial", "source", "target", "cap", "reached"), ENDS)
+def test_end_weights(initial: float, source: float, target: float, cap: float, reached: tuple[float, float]) -> None:
+    weights = {"initial_weight_source": initial, "final_weight_source": source, "final_weight_target": target}
+    scheduler = build(adaptation_trigger="iteration", schedule=[[10, 1.0]], max_weight_target=cap, **weights)
+    targets = [(scheduler.at(iteration), scheduler.weight_target)[1] for iteration in range(11)]
+    assert (scheduler.weight_source, scheduler.weight_target) == pytest.approx(reached)
+    assert targets == sorted(targets), "it goes one way"
 
 
-@pytest.mark.parametrize(("noise", "use_ema"), [(0.0, False), (0.005, True), (0.02, False)])
-def test_auto_patience_by_simulation(noise: float, use_ema: bool) -> None:
-    chosen: dict[str, Any] = {"patience": "auto", "use_ema": use_ema, "min_delta": 0.005}
+@pytest.mark.parametrize(("noise", "beta"), [(0.0, 0.0), (0.005, 0.9), (0.001, 0.98), (0.02, 0.0)])
+def test_auto_patience_by_simulation(noise: float, beta: float) -> None:
+    chosen: dict[str, Any] = {"patience": "auto", "ema_beta": beta, "min_delta": 0.005}
     moved = [bool(feed(build(**chosen), curve_with_noise(seed, 0.0051, noise, 100))) for seed in range(200)]
     assert sum(moved) < 10
     flat = [feed(build(**chosen), curve_with_noise(seed, 0.0, noise, 300)) for seed in range(20)]
@@ -400,7 +423,7 @@ def test_labels_and_components() -> None:
 
 
 def test_off() -> None:
-    scheduler = quick(enabled=False, patience=1, static_components={"gan": 0.25}, initial_weight_target=0.5)
+    scheduler = quick(enabled=False, patience=1, static_components={"gan": 0.25}, initial_weight_source=0.7)
     assert feed(scheduler, [1.0] * 10) == []
     assert not scheduler.enabled
     assert scheduler.get_loss_weights() == {"l1": 1.0, "ff": 1.0, "gan": 0.25}
