@@ -217,6 +217,7 @@ def test_iterations_move_it_alone() -> None:
     assert [progress for _, progress in seen.values()] == pytest.approx([0.00025, 0.125, 0.5, 0.75, 1, 1])
     assert [at for at, (adaptation, _) in seen.items() if adaptation is not None] == [2000, 4000]
     later = scheduler(adaptation_trigger="iteration", schedule=[[0, 0.2], [10, 0.2], [20, 1.0]])
+    assert later.progress == 0.2
     assert later.step({}, 5) is None
     assert later.progress == pytest.approx(0.2)
     with pytest.raises(ValueError, match="step needs the iteration"):

@@ -93,7 +93,7 @@ def check_channels(term: Term, channels: int) -> None:
         raise ConfigError(Problem(key="loss_weight", message=f"{message}; accepted: a positive one"))
     if term.loss.channels not in (None, channels):
         message = f"found {term.label}, which compares RGB images, but the data has {channels} channels"
-        raise ConfigError(f"{message}; accepted: losses of any channels, such as l1loss, mseloss or charbonnierloss")
+        raise ConfigError(f"{message}; accepted: losses of any channels, such as fielderrorloss or l1loss")
     if not term.needs <= {"output", "target", "ema_output"}:
         return
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -113,4 +113,4 @@ def check_metric(metric: Metric) -> None:
     """
     if getattr(metric, "images_only", False):
         message = f"found {metric.describe()}, but the data are fields, which have no levels"
-        raise ConfigError(f"{message}; accepted: metrics of fields")
+        raise ConfigError(f"{message}; accepted: field_error, spectrum_error, raps_distance and others of fields")

@@ -63,7 +63,7 @@ def main() -> int:
         rows = plot.read_run(Path(folder) / "l1_to_spectrum")
     path = Path(__file__).with_suffix(".png")
     plot.draw(rows).savefig(path, dpi=80)
-    print(f"wrote {path.relative_to(ROOT)}, {path.stat().st_size // 1000} kB")
+    print(f"wrote {path.relative_to(ROOT)}, {path.stat().st_size // 1000} kB")  # noqa: T201 - a program's output
     return 0
 
 

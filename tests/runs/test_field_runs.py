@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from scripts.generate_turbulence import main as generate
 from scripts.upscale import main as upscale
 from traiNNer.cli import ending_with_message
 from traiNNer.evaluation import evaluate
@@ -24,6 +26,8 @@ from traiNNer.utils.registry import LOSSES, METRICS
 from traiNNer.validation import bicubic
 
 Run = Callable[..., int]
+ROOT = Path(__file__).resolve().parent.parent.parent
+EXAMPLE = ROOT / "options" / "train" / "fields" / "2x_turbulence_field_to_spectrum.yml"
 MEANS, DEVIATIONS = np.array([50.0, -3.0]), np.array([4.0, 0.5])
 
 
@@ -149,8 +153,6 @@ def _io(fields: Path, tmp_path: Path) -> list[str]:
 
 
 def _test(options: dict[str, Any], run: Path, tmp_path: Path) -> int:
-    import yaml
-
     values = {
         "name": "tested",
         "scale": 2,
@@ -237,6 +239,29 @@ def test_images_are_no_input_for_weights_of_fields(
     np.save(tmp_path / "three.npy", np.zeros((3, 8, 8)))
     assert upscale(["--weights", file, str(tmp_path / "three.npy"), str(tmp_path / "up.npy")]) == 1
     assert "has the shape (3, 8, 8); accepted: (C, H, W) or (T, C, H, W) with C = 2" in capfd.readouterr().err
+
+
+def test_the_turbulence_example_moves_from_field_error_to_spectrum_error(
+    run_training: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = yaml.safe_load(EXAMPLE.read_text())
+    monkeypatch.chdir(tmp_path)
+    generate(["datasets/turbulence", "--lq", "cutoff", "--train", "4", "--val", "1"])
+    values |= {"num_gpu": 0}
+    values["network_g"] |= {"num_feat": 8, "num_blocks": 1}
+    values["datasets"]["train"]["num_worker_per_gpu"] = values["datasets"]["val"]["num_worker_per_gpu"] = 0
+    values["train"] |= {"total_iter": 5, "warmup_iter": -1}
+    values["train"]["loss_scheduler"]["schedule"] = [[2, 0.0], [4, 1.0]]
+    values["val"]["val_freq"] = values["logger"]["print_freq"] = 1
+    values["logger"] |= {"save_checkpoint_freq": 5, "use_tb_logger": False}
+    assert run_training(values) == 0
+    run = tmp_path / "experiments" / values["name"]
+    text = (run / "train.log").read_text()
+    assert "raps_distance" in text
+    assert "from fielderrorloss to spectrumerrorloss" in text
+    assert len(list((run / "visualization").rglob("*_5.npy"))) == 1
+    with safe_open(run / "models" / "net_g_latest.safetensors", framework="pt") as file:
+        assert '"in_chans": 2' in file.metadata()["parameters"]
 
 
 def test_losses_that_do_not_mean_rgb_take_any_channels() -> None:

@@ -81,6 +81,7 @@ class FlexibleLossScheduler:
         self._consecutive = self._pause = 0
         self._points = params.points
         self._forget()
+        self.at(0)
 
     def _forget(self) -> None:
         self._smoothed: float | None = None
