@@ -35,8 +35,11 @@ def test_crops_that_are_too_small_are_found_before_the_run(
 ) -> None:
     options["datasets"]["train"]["gt_size"] = 2
     options["train"]["losses"] += [{"type": "spectrumerrorloss", "loss_weight": 0.1}]
-    options["val"]["metrics"] = {"field_error": {"crop_border": 40}}
+    options["val"]["metrics"] = {"field_error": {"crop_border": 40}, "spectrum_error": {"volume": True}}
     assert run_training(options) == 2
     message = capsys.readouterr().err
     assert "spectrumerrorloss: found 2x2 px" in message
     assert "val.metrics.field_error" in message
+    crops, volume = (line for line in message.splitlines() if "spectrum" in line and "found" in line)
+    assert crops.count("accepted") == 1
+    assert "val.metrics.spectrum_error.volume" in volume

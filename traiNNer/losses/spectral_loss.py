@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from traiNNer.losses.spectra import FieldLoss, Floor, Quantization
+from traiNNer.losses.spectra import FieldLoss, Floor
 from traiNNer.utils.registry import LOSSES
-from traiNNer.utils.relative_errors import Anisotropic, ChannelMode, Volume, field_error, spectrum_error
+from traiNNer.utils.relative_errors import (
+    Anisotropic,
+    ChannelMode,
+    Quantization,
+    Volume,
+    field_error,
+    spectrum_error,
+)
 
 
 @LOSSES.register("fielderrorloss")
@@ -31,7 +38,7 @@ class FieldErrorLoss(FieldLoss):
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """The unweighted loss, a scalar."""
-        self.check(output)
+        self.check(output, target)
         return field_error(output, target, axes=self.axes)
 
 
@@ -73,7 +80,7 @@ class SpectrumErrorLoss(FieldLoss):
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """The unweighted loss, a scalar."""
-        self.check(output)
+        self.check(output, target)
         return spectrum_error(
             output,
             target,

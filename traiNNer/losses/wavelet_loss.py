@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from traiNNer.losses.spectra import FieldLoss, Floor, Quantization
+from traiNNer.losses.spectra import FieldLoss, Floor
 from traiNNer.utils.registry import LOSSES
-from traiNNer.utils.relative_errors import ChannelMode, log_relative_error
+from traiNNer.utils.relative_errors import ChannelMode, Quantization, log_relative_error
 
 Wavelet = Literal["haar", "db2", "db4"]
 
@@ -113,7 +113,7 @@ class WaveletLoss(FieldLoss):
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """The unweighted loss, a scalar."""
-        self.check(output)
+        self.check(output, target)
         levels = min(self.levels, min(output.shape[-2:]).bit_length() - 2)
         averaged = output.shape[-3] if self.channel_mode == "mean" else 1
         with torch.autocast(output.device.type, enabled=False):

@@ -60,15 +60,15 @@ def bins(size: tuple[int, ...], *, anisotropic: bool, device: torch.device, dtyp
             number = (distance + 0.5 + 1e-9).floor().long() - 1  # [k - 0.5, k + 0.5), the first bin is that of k = 1
             outside = (number < 0) | (number >= each)
             index.append((number + place * each).masked_fill(outside, count).expand(half).flatten())
-        multiplicity = _multiplicity(size[-1]).expand(half).flatten()
-        members = _summed(multiplicity, index, count)
+        copies = multiplicity(size[-1]).expand(half).flatten()
+        members = _summed(copies, index, count)
         area = _strips(size, count) if anisotropic else _shells(len(size), count)
         return Bins(
             index=tuple(places.to(device) for places in index),
-            multiplicity=multiplicity.to(device, dtype),
+            multiplicity=copies.to(device, dtype),
             area=area.to(device, dtype),
             scale=(area / members).to(device, dtype),
-            matrix=_matrix(index, multiplicity.to(dtype), count, device),
+            matrix=_matrix(index, copies.to(dtype), count, device),
         )
 
 
@@ -90,8 +90,8 @@ def radius(axes: list[Tensor]) -> Tensor:
     return reduce(torch.add, (axis.square() for axis in axes)).sqrt()
 
 
-def _multiplicity(width: int) -> Tensor:
-    """2 for the columns that a real transform leaves out as conjugates, 1 for the zeroth and for Nyquist's."""
+def multiplicity(width: int) -> Tensor:
+    """2 for the columns that a real transform leaves out as conjugates, 1 for the zeroth and for Nyquist's; float64."""
     found = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
     found[0] = 1
     if width % 2 == 0:
@@ -149,7 +149,7 @@ def half_power(field: Tensor) -> Tensor:
     """
     field = field if field.dtype == torch.float64 else field.float()
     spectrum: Tensor = _fft.rfft2(field - field.mean(dim=(-2, -1), keepdim=True))
-    return (spectrum * spectrum.conj()).real * _multiplicity(field.shape[-1]).to(field)
+    return (spectrum * spectrum.conj()).real * multiplicity(field.shape[-1]).to(field)
 
 
 class _BinnedPower(torch.autograd.Function):

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, float64
 
+from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.power_spectrum import binned_power
 
 SMALLEST, SMALL = 4, 32
@@ -24,6 +25,35 @@ ChannelMode = Annotated[
 ]
 Anisotropic = Annotated[bool, Field(description="spectra along x and along y instead of a radial one")]
 Volume = Annotated[bool, Field(description="fields are volumes, (B, C, D, H, W) or (B, T, C, D, H, W)")]
+Quantization = Annotated[
+    float,
+    Field(
+        ge=0, description="step of the values' levels, 1/255 for 8 bits in [0, 1]; its noise is the floor; 0 for none"
+    ),
+]
+
+
+def check_fields(name: str, output: Tensor, target: Tensor, *, axes: int = 2) -> None:
+    """Refuse what has other axes, a side below `SMALLEST`, or differs in shape.
+
+    Args:
+        name: of the loss or metric, for messages.
+        output: fields.
+        target: fields to compare them with.
+        axes: of space, 2 or 3.
+
+    Raises:
+        ConfigError: names loss or metric, and shapes.
+    """
+    if output.shape != target.shape:
+        shapes = f"an output of {tuple(output.shape)} cannot be compared with a target of {tuple(target.shape)}"
+        raise ConfigError(Problem(message=f"{name}: {shapes}; accepted: equal shapes"))
+    size = output.shape[-axes:]
+    if output.ndim not in (axes + 2, axes + 3) or min(size) < SMALLEST:
+        layout = "(B, C, H, W) or (B, T, C, H, W)" if axes == 2 else "(B, C, D, H, W) or (B, T, C, D, H, W)"
+        found = size_text(size) if output.ndim >= axes + 2 else f"a tensor of {output.ndim} axes"
+        accepted = f"{layout}, at least {SMALLEST} px on each side"
+        raise ConfigError(Problem(message=f"{name}: found {found}; accepted: {accepted}"))
 
 
 def field_error(output: Tensor, target: Tensor, *, axes: int = 2) -> Tensor:
