@@ -21,7 +21,8 @@ _fft: Any = torch.fft
 """Declares no types."""
 
 _LARGEST_MATRIX = 2**23
-"""Elements of a bin matrix, 32 MiB of float32: up to 320 x 320 px. The bins of larger fields are summed by index."""
+"""Elements of a bin matrix, 32 MiB of float32 and 64 MiB of float64: up to 320 x 320 px. The bins of larger fields are
+summed by index, on CUDA in no certain order unless torch's deterministic algorithms are on."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,27 @@ def _matrix(index: list[Tensor], multiplicity: Tensor, count: int, device: torch
 
 
 @contextmanager
+def _full_precision_of_each_backend() -> Generator[None]:
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+@contextmanager
 def _full_precision() -> Generator[None]:
     """float32 products of matrices in float32, whatever `fast_matmul` says; the setting is restored."""
-    before = torch.get_float32_matmul_precision()
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # a caller has set one backend only
+        with _full_precision_of_each_backend():
+            yield
+        return
     if before == "highest":
         yield
         return
