@@ -55,8 +55,8 @@ class SpectrumErrorLoss(FieldLoss):
 
     It sees no phases: use it beside a loss of pixels. Corners of the spectrum, such as a checkerboard's, and on long
     images waves longer than the shorter side are in no bin; `anisotropic` sees the corners. The gradient is at most 50
-    times L1's for 8-bit images down to a contrast of 0.01 with the default floor. With `floor` 0 what the target has
-    less than 1e-12 of its power of is float32's rounding, unless the field is float64. `quantization` assumes 8-bit
+    times L1's for 8-bit images down to a contrast of 0.01 with the default floor. With `floor` 0 power below 1e-13 of
+    the mean power of a coefficient is float32's rounding, unless the field is float64. `quantization` assumes 8-bit
     images in [0, 1]: set it to 0 for other fields. On CUDA the bins of images above 320 x 320 px are summed in no
     certain order unless the run is deterministic.
 

@@ -2,6 +2,9 @@
 
 Unlike PSNR and its kind these take values of any range and any number of channels, as they are: nothing is clamped or
 rounded to 8-bit levels. Computed in float64.
+
+A flat target has no spectrum of its own: `raps_distance`, `hf_share` and `grid_energy` give it that of rounding to
+levels; `spectrum_error` and `field_error` keep their plain definitions.
 """
 
 from __future__ import annotations
@@ -85,7 +88,8 @@ class FieldError(FieldMetric):
     """mean of mean((output - target)^2) / (mean(target^2) + 1e-8), inner means over H and W, outer over channels.
 
     Shapes: output and target (1, C, H, W) or (1, T, C, H, W), any C and range of values, at least 4 px after the crop;
-    with `volume` one axis more. Range: [0, inf), lower is better, 0 for equal fields.
+    with `volume` one axis more. Range: [0, inf), lower is better, 0 for equal fields; a black target divides by 1e-8
+    only, so that one such image can outweigh all others in a mean.
     Reference: Oommen et al., "Integrating Neural Operators with Diffusion Models Improves Spectral Representation in
     Turbulence Modeling", 2024, its relative mean square error.
 
@@ -106,7 +110,8 @@ class FieldError(FieldMetric):
 class SpectrumError(FieldMetric):
     """mean((log P_output - log P_target)^2) / (mean((log P_target)^2) + 1e-10), P the power in radial bins.
 
-    The value of the loss `spectrumerrorloss` with its `floor` at 0: the logarithms are of P + 1e-10.
+    The value of the loss `spectrumerrorloss` with `floor: 0` (its default is 0.25): the logarithms are of P + 1e-10. A
+    flat target has P near 0, so that one such image can outweigh all others in a mean.
     Shapes: output and target (1, C, H, W) or (1, T, C, H, W), any C and range of values, at least 4 px after the crop;
     with `volume` one axis more. Range: [0, inf), lower is better, 0 for equal fields; depends on the values' unit.
     Reference: Oommen et al., "Integrating Neural Operators with Diffusion Models Improves Spectral Representation in

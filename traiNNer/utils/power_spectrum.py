@@ -131,7 +131,8 @@ def _matrix(index: list[Tensor], multiplicity: Tensor, count: int, device: torch
 
 @contextmanager
 def _full_precision_of_each_backend() -> Generator[None]:
-    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    declared: Any = torch.backends
+    backends = [declared.cuda.matmul, declared.mkldnn.matmul]
     before = [backend.fp32_precision for backend in backends]
     for backend in backends:
         backend.fp32_precision = "ieee"
