@@ -57,7 +57,7 @@ def check_crops(term: Term, gt_size: Any, channels: int) -> None:
     """
     if isinstance(gt_size, int) and term.needs <= IMAGES and (reason := _too_small(term, gt_size, channels)):
         message = f"found crops of {gt_size} px (gt_size), which are too small for {term.label}: {reason}"
-        raise ConfigError(f"{message}; accepted: larger ones")
+        raise ConfigError(message if "accepted: " in reason else f"{message}; accepted: larger ones")
 
 
 def check_validation_images(term: Term, dataset: ImageDataset) -> None:
@@ -71,7 +71,8 @@ def check_validation_images(term: Term, dataset: ImageDataset) -> None:
     side, file = dataset.smallest
     if reason := _too_small(term, side, dataset.channels):
         message = f"found an image of {side} px in {dataset.name}, too small for {term.label}: {reason}"
-        raise ConfigError(f"{message}; the smallest is {file}; accepted: larger ones")
+        message = f"{message}; the smallest is {file}"
+        raise ConfigError(message if "accepted: " in reason else f"{message}; accepted: larger ones")
 
 
 def _too_small(term: Term, side: int, channels: int) -> str:
@@ -216,6 +217,9 @@ def build_metrics(options: Options, datasets: Collection[ImageDataset], findings
             metric = build_metric(entry)
             if any(isinstance(dataset, FieldDataset) for dataset in datasets):
                 check_metric(metric)
+            if datasets and getattr(metric, "axes", 2) != 2:
+                message = "found true, but the data sets have no depth; accepted: false"
+                raise ConfigError(Problem(key="volume", message=message))
             _check_sizes(metric, datasets)
             metrics[label] = metric
     return metrics

@@ -19,6 +19,7 @@ from traiNNer.data import ImageDataset, ValidationLoader, build_dataset, check_d
 from traiNNer.field_checks import network_options, settle_normalization
 from traiNNer.findings import Findings
 from traiNNer.inference import network_info
+from traiNNer.reporting import figure
 from traiNNer.run_folders import check_folder, move_away
 from traiNNer.types import Metric, NetworkInfo
 from traiNNer.utils.device import configure_backends, describe_device, resolve_device
@@ -154,6 +155,8 @@ def _log(validator: Validator, report: ValidationReport) -> None:
 
 def _figures(values: dict[str, float], baseline: dict[str, float]) -> str:
     return "  ".join(
-        f"{label} {value:.4f} (bicubic {baseline[label]:.4f})" if label in baseline else f"{label} {value:.4f}"
+        f"{label} {figure(value)} (bicubic {figure(baseline[label])})"
+        if label in baseline
+        else f"{label} {figure(value)}"
         for label, value in values.items()
     )

@@ -174,3 +174,8 @@ def duration(seconds: float | None) -> str:
         return "?"
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}"
+
+
+def figure(value: float) -> str:
+    """A metric with four decimals, or four digits where it is small: `31.4159`, `0.0001234`."""
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.1 else f"{value:.4g}"

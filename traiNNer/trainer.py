@@ -13,7 +13,7 @@ from traiNNer.data import TrainLoader
 from traiNNer.interrupts import StopRequest, stop_on_signal
 from traiNNer.models.sr_model import SRModel
 from traiNNer.monitor import StepMonitor
-from traiNNer.reporting import Reporter, Speed, duration
+from traiNNer.reporting import Reporter, Speed, duration, figure
 from traiNNer.samples import Samples
 from traiNNer.types import Batch, StepObserver
 from traiNNer.utils import dist
@@ -225,8 +225,8 @@ class Trainer:
         for name, value in report.values.items():
             best, at = self._best[f"{prefix}/{name}"] if math.isfinite(value) else (value, self.iteration)
             baseline = validator.baseline().get(name)
-            against = "" if baseline is None else f", bicubic {baseline:.4f}"
-            parts.append(f"{name} {value:.4f} (best {best:.4f} at {at:,}{against})")
+            against = "" if baseline is None else f", bicubic {figure(baseline)}"
+            parts.append(f"{name} {figure(value)} (best {figure(best)} at {at:,}{against})")
         work = f"{report.images} images, {report.seconds:.1f} s"
         return f"[iter {self.iteration:,}] {prefix} {validator.name}: {'  '.join(parts)}  ({work})"
 
@@ -293,7 +293,7 @@ class Trainer:
             return
         self._guarded(self._checkpoint.save_latest)
         for metric, (value, iteration) in self._best.items():
-            get_logger().info("best %s: %.4f at iteration %s", metric, value, f"{iteration:,}")
+            get_logger().info("best %s: %s at iteration %s", metric, figure(value), f"{iteration:,}")
         get_logger().info("done: %s iterations, %s in this session", f"{self.iteration:,}", elapsed)
 
     def _save_after_crash(self) -> None:
@@ -313,7 +313,9 @@ def _log_images(report: ValidationReport) -> None:
     if len(report.each) > LISTED_IMAGES:
         return
     for image in report.each:
-        figures = (f"{name} {value:.4f} (bicubic {image.bicubic[name]:.4f})" for name, value in image.values.items())
+        figures = (
+            f"{name} {figure(value)} (bicubic {figure(image.bicubic[name])})" for name, value in image.values.items()
+        )
         picture = "" if image.picture is None else f"  {image.picture}"
         get_logger().info("  %s: %s%s", image.name, "  ".join(figures), picture)
 

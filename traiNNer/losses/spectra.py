@@ -9,19 +9,14 @@ from pydantic import Field
 from torch import Tensor
 
 from traiNNer.losses.base import Loss
-from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.logging import get_logger
-from traiNNer.utils.relative_errors import SMALL, SMALLEST, size_text
+from traiNNer.utils.relative_errors import SMALL, check_fields, size_text
 
 Floor = Annotated[
     float,
     Field(
         ge=0, le=1, description="part of the target's own power that is added on both sides; 0: the plain definition"
     ),
-]
-Quantization = Annotated[
-    float,
-    Field(ge=0, description="step of the values' levels, whose rounding noise is part of the floor; 0 for none"),
 ]
 
 
@@ -50,18 +45,14 @@ class FieldLoss(Loss):
         self.name, self.axes = name, axes
         self._told = False
 
-    def check(self, output: Tensor) -> None:
-        """Refuse fields with a side below 4, and say once that one below 32 is small.
+    def check(self, output: Tensor, target: Tensor) -> None:
+        """Refuse fields that cannot be compared, and say once that a side below 32 is small.
 
         Raises:
-            ConfigError: names loss and size.
+            ConfigError: names loss and shapes.
         """
+        check_fields(self.name, output, target, axes=self.axes)
         size = output.shape[-self.axes :]
-        if output.ndim not in (self.axes + 2, self.axes + 3) or min(size) < SMALLEST:
-            layout = "(B, C, H, W) or (B, T, C, H, W)" if self.axes == 2 else "(B, C, D, H, W) or (B, T, C, D, H, W)"
-            found = size_text(size) if output.ndim >= self.axes + 2 else f"a tensor of {output.ndim} axes"
-            accepted = f"{layout}, at least {SMALLEST} px on each side"
-            raise ConfigError(Problem(message=f"{self.name}: found {found}; accepted: {accepted}"))
         if min(size) < SMALL and not self._told:
             self._told = True
             text = "%s: %s is small; below %d px a side there are few frequencies, and the value varies much"

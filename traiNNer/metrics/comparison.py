@@ -29,7 +29,7 @@ _BAND = 2**18
 """Pixels of the bands in which large images are compared."""
 
 
-def cropped(output: Tensor, target: Tensor, crop_border: int, minimum: int = 1) -> tuple[Tensor, Tensor]:
+def cropped(output: Tensor, target: Tensor, crop_border: int, minimum: int = 1, axes: int = 2) -> tuple[Tensor, Tensor]:
     """Both images without their borders.
 
     Args:
@@ -37,17 +37,20 @@ def cropped(output: Tensor, target: Tensor, crop_border: int, minimum: int = 1) 
         target: ground truth of the same shape.
         crop_border: px left out along each edge.
         minimum: smallest height and width that must remain, px.
+        axes: of space, 3 for volumes.
 
     Raises:
         ConfigError: sizes differ, or less than `minimum` remains.
     """
     if output.shape != target.shape:
-        raise ConfigError(f"a result of {_size(output)} cannot be compared with a target of {_size(target)}")
-    height, width = output.shape[-2:]
-    if min(height, width) - 2 * crop_border < minimum:
-        asked = f"at least {minimum}x{minimum} px must remain within crop_border {crop_border}"
-        raise ConfigError(f"an image of {_size(output)} is too small for this metric: {asked}")
-    inner = (..., slice(crop_border, height - crop_border), slice(crop_border, width - crop_border))
+        raise ConfigError(
+            f"a result of {_size(output, axes)} cannot be compared with a target of {_size(target, axes)}"
+        )
+    size = output.shape[-axes:]
+    if min(size) - 2 * crop_border < minimum:
+        asked = f"at least {'x'.join([str(minimum)] * axes)} px must remain within crop_border {crop_border}"
+        raise ConfigError(f"an image of {_size(output, axes)} is too small for this metric: {asked}")
+    inner = (..., *(slice(crop_border, side - crop_border) for side in size))
     return output[inner], target[inner]
 
 
@@ -78,8 +81,8 @@ def as_rgb(image: Tensor, luma: bool) -> Tensor:
     return levels(image, luma).to(image.device, torch.float32).expand(1, 3, -1, -1) / 255
 
 
-def _size(image: Tensor) -> str:
-    return f"{image.shape[-1]}x{image.shape[-2]} px"
+def _size(image: Tensor, axes: int) -> str:
+    return f"{'x'.join(map(str, reversed(image.shape[-axes:])))} px"
 
 
 def describe(name: str, crop_border: int, luma: bool) -> str:

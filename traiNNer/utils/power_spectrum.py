@@ -21,7 +21,8 @@ _fft: Any = torch.fft
 """Declares no types."""
 
 _LARGEST_MATRIX = 2**23
-"""Elements of a bin matrix, 32 MiB of float32: up to 320 x 320 px. The bins of larger fields are summed by index."""
+"""Elements of a bin matrix, 32 MiB of float32 and 64 MiB of float64: up to 320 x 320 px. The bins of larger fields are
+summed by index, on CUDA in no certain order unless torch's deterministic algorithms are on."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,15 @@ def bins(size: tuple[int, ...], *, anisotropic: bool, device: torch.device, dtyp
             number = (distance + 0.5 + 1e-9).floor().long() - 1  # [k - 0.5, k + 0.5), the first bin is that of k = 1
             outside = (number < 0) | (number >= each)
             index.append((number + place * each).masked_fill(outside, count).expand(half).flatten())
-        multiplicity = _multiplicity(size[-1]).expand(half).flatten()
-        members = _summed(multiplicity, index, count)
+        copies = multiplicity(size[-1]).expand(half).flatten()
+        members = _summed(copies, index, count)
         area = _strips(size, count) if anisotropic else _shells(len(size), count)
         return Bins(
             index=tuple(places.to(device) for places in index),
-            multiplicity=multiplicity.to(device, dtype),
+            multiplicity=copies.to(device, dtype),
             area=area.to(device, dtype),
             scale=(area / members).to(device, dtype),
-            matrix=_matrix(index, multiplicity.to(dtype), count, device),
+            matrix=_matrix(index, copies.to(dtype), count, device),
         )
 
 
@@ -90,8 +91,8 @@ def radius(axes: list[Tensor]) -> Tensor:
     return reduce(torch.add, (axis.square() for axis in axes)).sqrt()
 
 
-def _multiplicity(width: int) -> Tensor:
-    """2 for the columns that a real transform leaves out as conjugates, 1 for the zeroth and for Nyquist's."""
+def multiplicity(width: int) -> Tensor:
+    """2 for the columns that a real transform leaves out as conjugates, 1 for the zeroth and for Nyquist's; float64."""
     found = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
     found[0] = 1
     if width % 2 == 0:
@@ -129,9 +130,28 @@ def _matrix(index: list[Tensor], multiplicity: Tensor, count: int, device: torch
 
 
 @contextmanager
+def _full_precision_of_each_backend() -> Generator[None]:
+    declared: Any = torch.backends
+    backends = [declared.cuda.matmul, declared.mkldnn.matmul]
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+@contextmanager
 def _full_precision() -> Generator[None]:
     """float32 products of matrices in float32, whatever `fast_matmul` says; the setting is restored."""
-    before = torch.get_float32_matmul_precision()
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # a caller has set one backend only
+        with _full_precision_of_each_backend():
+            yield
+        return
     if before == "highest":
         yield
         return
@@ -149,7 +169,7 @@ def half_power(field: Tensor) -> Tensor:
     """
     field = field if field.dtype == torch.float64 else field.float()
     spectrum: Tensor = _fft.rfft2(field - field.mean(dim=(-2, -1), keepdim=True))
-    return (spectrum * spectrum.conj()).real * _multiplicity(field.shape[-1]).to(field)
+    return (spectrum * spectrum.conj()).real * multiplicity(field.shape[-1]).to(field)
 
 
 class _BinnedPower(torch.autograd.Function):
