@@ -150,7 +150,9 @@ def draw(folder: Path, runs: list[dict[str, Any]], picture: Path) -> None:
         right.plot(k[shown], 10 * np.log10(curve[shown] / truth[shown]), color=color, linewidth=1.2)
     left.set(xlabel="wavenumber, waves per side", ylabel="energy", title="spectra of the validation fields")
     left.legend()
-    left.set(ylim=(truth[shown].min() / 100, None))
+    left.set(ylim=(truth[shown].min() / 100, 2 * truth.max()))
+    left.set_xticks([2, 4, 8, 16, 32], ["2", "4", "8", "16", "32"])
+    left.set_xticks([], minor=True)
     right.set(ylim=(-32, 4))  # interpolation has nothing above 16
     right.axvline(16, color="grey", linestyle=":")
     right.set(xlabel="wavenumber, waves per side", ylabel="energy / truth, dB", title="what LQ holds ends at 16")

@@ -301,6 +301,8 @@ def test_weights_are_tested_on_what_they_were_trained_on(
     with safe_open(file, framework="pt") as opened:
         metadata = {name: value for name, value in opened.metadata().items() if name != "normalization"}
     save_file(load_file(file), file, metadata)
+    assert upscale(["--weights", str(file), *_io(fields, tmp_path)]) == 2
+    assert "trained on images; accepted for INPUT: images, not .npy" in capfd.readouterr().err
     refused({}, "datasets.test: found fields, but the weights were trained on images; accepted: images")
 
 
@@ -325,6 +327,9 @@ def test_images_are_no_input_for_weights_of_fields(
     file = str(tmp_path / "experiments" / "tiny" / "models" / "net_g_latest.safetensors")
     assert upscale(["--weights", file, str(photos / "lq"), str(tmp_path / "up")]) == 2
     assert "trained on fields; accepted for INPUT: .npy" in capfd.readouterr().err
+    (tmp_path / "packed.npz").touch()
+    assert upscale(["--weights", file, str(tmp_path / "packed.npz"), str(tmp_path / "up")]) == 2
+    assert "packed.npz; accepted: .npy, into which its array must be saved" in capfd.readouterr().err
     np.save(tmp_path / "three.npy", np.zeros((3, 8, 8)))
     assert upscale(["--weights", file, str(tmp_path / "three.npy"), str(tmp_path / "up.npy")]) == 1
     assert "has the shape (3, 8, 8); accepted: (C, H, W) or (T, C, H, W) with C = 2" in capfd.readouterr().err

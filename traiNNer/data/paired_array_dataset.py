@@ -26,7 +26,7 @@ from traiNNer.data.normalization import SMALLEST, dumped, identity, normalized, 
 from traiNNer.data.pairing import pair_by_name
 from traiNNer.data.transforms import FieldKinds, Orientation, draw_corner, draw_orientation
 from traiNNer.types import Normalization, Sample
-from traiNNer.utils.arrays import SUFFIXES, array_header, read_array
+from traiNNer.utils.arrays import SUFFIXES, array_header, read_array, refuse_infinite
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.images import ImageError
 from traiNNer.utils.registry import DATASETS
@@ -259,7 +259,7 @@ class PairedArrayDataset:
                 if pair.gt != file:  # once for all its times: a .npz is read whole
                     file, array = pair.gt, read_array(pair.gt, self.key)
                 frame = _frame(array, pair.frame)
-                _refuse_infinite(frame, pair.path(file))
+                refuse_infinite(frame, pair.path(file))
             except ImageError as error:
                 raise ConfigError(str(error)) from None
             yield frame
@@ -272,7 +272,7 @@ class PairedArrayDataset:
         for pair, file in files if pixels * self._channels <= LOOKED_AT else ():
             try:
                 last, array = (last, array) if file == last else (file, read_array(file, self.key))
-                _refuse_infinite(_frame(array, pair.frame), pair.path(file))
+                refuse_infinite(_frame(array, pair.frame), pair.path(file))
             except ImageError as error:
                 yield str(error)
 
@@ -311,7 +311,7 @@ class PairedArrayDataset:
             view = np.empty(0)
         if view.shape != (self._channels, height, width):
             raise ImageError(file, "has changed since the program was started")
-        _refuse_infinite(view, pair.path(file))
+        refuse_infinite(view, pair.path(file))
         return np.array(view, np.float64)
 
     def describe(self) -> dict[str, Any]:
@@ -351,14 +351,6 @@ def _frame(array: np.ndarray, frame: int | None) -> np.ndarray:
     """(C, H, W) of a file's array, a view."""
     array = array if frame is None else array[frame]
     return array if array.ndim == 3 else array[None]
-
-
-def _refuse_infinite(field: np.ndarray, path: str) -> None:
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(np.asarray(field, np.float32)).all()
-    if not finite:
-        what = "numbers beyond float32" if np.isfinite(field).all() else "NaN or infinity"
-        raise ImageError(path, f"holds {what}; accepted: finite numbers")
 
 
 def _size(shape: tuple[int, ...]) -> str:

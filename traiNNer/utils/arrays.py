@@ -70,6 +70,17 @@ def read_array(path: str, key: str | None = None) -> np.ndarray:
         raise ImageError(path, _reason(error)) from None
 
 
+def refuse_infinite(field: np.ndarray, path: str) -> None:
+    """Raises:
+    ImageError: the numbers, of the file or sample `path`, are not all finite in float32.
+    """
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(np.asarray(field, np.float32)).all()
+    if not finite:
+        what = "numbers beyond float32" if np.isfinite(field).all() else "NaN or infinity"
+        raise ImageError(path, f"holds {what}; accepted: finite numbers")
+
+
 def write_array(path: Path, array: Tensor | np.ndarray) -> None:
     """Write a `.npy`; its folder is made, and it is replaced only when the new one is complete.
 
