@@ -16,7 +16,7 @@ from traiNNer.archs import build_network
 from traiNNer.component_checks import build_metrics
 from traiNNer.config import Options, load_options, run_paths
 from traiNNer.data import ImageDataset, ValidationLoader, build_dataset, check_datasets, normalization_of
-from traiNNer.field_checks import check_weights_channels, network_options, settle_test_normalization
+from traiNNer.field_checks import check_weights, network_options, settle_test_normalization
 from traiNNer.findings import Findings
 from traiNNer.inference import network_info
 from traiNNer.run_folders import check_folder, move_away
@@ -87,7 +87,7 @@ def _network(
             if options.path.pretrain_network_g is None:
                 raise ConfigError("required key is missing; accepted: the file of the weights to test")
             weights = read_weights(Path(options.path.pretrain_network_g), param_key=options.path.param_key_g)
-            check_weights_channels(weights, dataset)
+            check_weights(weights, dataset)
             report = load_into(net, weights, strict=options.path.strict_load_g, where="pretrain_network_g")
             net.network_info = replace(net.network_info, normalization=weights.normalization)
             notices += [f"net_g: loaded {options.path.pretrain_network_g}", *report.lines]

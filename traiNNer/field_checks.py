@@ -165,11 +165,16 @@ def network_options(options: Options, key: str, dataset: ImageDataset | None) ->
     return {**section, **dict.fromkeys(names, dataset.channels)}
 
 
-def check_weights_channels(weights: WeightsFile, dataset: ImageDataset | None) -> None:
+def check_weights(weights: WeightsFile, dataset: ImageDataset | None) -> None:
     """Raises:
-    ConfigError: the metadata say that the network takes other channels than the fields have.
+    ConfigError: the metadata say that the network is not for such data, or takes other channels than the fields have.
     """
-    if not isinstance(dataset, FieldDataset):
+    if dataset is None:
+        return
+    if weights.trained_on not in ("", kind := _kind(dataset)):
+        found = f"found {weights.path}, trained on {weights.trained_on}"
+        raise ConfigError(f"{found}, but the data ({dataset.name}) holds {kind}; accepted: weights of {kind}")
+    if kind == "images":
         return
     try:
         parameters = json.loads(weights.metadata.get("parameters", "{}"))

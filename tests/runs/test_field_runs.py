@@ -154,13 +154,13 @@ def _io(fields: Path, tmp_path: Path) -> list[str]:
     return [str(fields / "val" / "lq"), str(tmp_path / "up")]
 
 
-def _test(options: dict[str, Any], run: Path, tmp_path: Path) -> int:
+def _test(options: dict[str, Any], run: Path, tmp_path: Path, more: dict[str, Any] | None = None) -> int:
     values = {
         "name": "tested",
         "scale": 2,
         "num_gpu": 0,
         "network_g": options["network_g"],
-        "datasets": {"test": options["datasets"]["val"]},
+        "datasets": {"test": options["datasets"]["val"], **(more or {})},
         "path": {
             "pretrain_network_g": str(run / "models" / "net_g_ema_latest.safetensors"),
             "results_root": str(tmp_path / "results"),
@@ -291,7 +291,7 @@ def test_weights_are_tested_on_what_they_were_trained_on(
         assert text in message
         assert message.count("test.yml:") == 1, message
 
-    refused(images, "datasets.test: found images, but the weights were trained on fields; accepted: fields")
+    refused(images, "trained on fields, but the data (held out) holds images; accepted: weights of images")
     for path in fields.rglob("*.npy"):
         np.save(path, np.load(path)[:1])
     refused({}, "of a network that takes 3 channels, but the data (held out) has 1")
@@ -303,7 +303,11 @@ def test_weights_are_tested_on_what_they_were_trained_on(
     save_file(load_file(file), file, metadata)
     assert upscale(["--weights", str(file), *_io(fields, tmp_path)]) == 2
     assert "trained on images; accepted for INPUT: images, not .npy" in capfd.readouterr().err
-    refused({}, "datasets.test: found fields, but the weights were trained on images; accepted: images")
+    refused({}, "trained on images, but the data (held out) holds fields; accepted: weights of fields")
+    save_file(load_file(file), file)  # says nothing
+    more = {"test_2": field_options["datasets"]["val"] | images | {"name": "photos"}}
+    assert _test(field_options, run, tmp_path, more) == 2
+    assert "datasets.test_2: found images, but the first test set holds fields" in capfd.readouterr().err
 
 
 def test_validation_sets_are_of_the_training_sets_kind(
