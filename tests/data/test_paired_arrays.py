@@ -291,7 +291,7 @@ def test_a_deviation_that_float32_does_not_hold_is_none(make: Make) -> None:
         make(normalization={"mean": [0.0], "std": [1e-60]})
 
 
-def test_a_npz_of_many_times_is_read_once_for_its_statistics(
+def test_a_npz_of_many_times_is_read_once_before_the_start(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "flow").mkdir()
@@ -301,6 +301,11 @@ def test_a_npz_of_many_times_is_read_once_for_its_statistics(
     monkeypatch.setattr(paired_array_dataset, "read_array", lambda *given: (count.append(1), read(*given))[1])
     dataset.normalize_by(None)
     assert len(count) == 1
+    (tmp_path / "small").mkdir()
+    np.savez(tmp_path / "small" / "a.npz", RNG.normal(size=(6, 4, 4)))
+    folders = {"dataroot_gt": str(tmp_path / "flow"), "dataroot_lq": str(tmp_path / "small")}
+    assert make(**folders, time_axis=True, phase="val").check({}) == []
+    assert len(count) == 1 + 2
 
 
 def test_damaged_files_are_messages(tmp_path: Path) -> None:

@@ -267,7 +267,8 @@ class PairedArrayDataset:
     def _infinite(self) -> Iterator[str]:
         """What NaN and infinity there are in a set that is not too large to be looked at."""
         pixels = sum(pair.height * pair.width for pair in self._pairs) * self.scale**2
-        files = [(pair, file) for pair in self._pairs for file in (pair.gt, pair.lq) if file is not None]
+        files = [(pair, pair.gt) for pair in self._pairs]
+        files += [(pair, pair.lq) for pair in self._pairs if pair.lq is not None]
         last, array = "", np.empty(0)
         for pair, file in files if pixels * self._channels <= LOOKED_AT else ():
             try:
