@@ -36,7 +36,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Upscale an image or a folder of images with the network of a weights file.",
         epilog="Example: python scripts/upscale.py --weights net_g_ema_latest.safetensors photos photos_x2",
     )
-    parser.add_argument("input", type=Path, metavar="INPUT", help="an image, or a folder that is searched deeply")
+    parser.add_argument(
+        "input", type=Path, metavar="INPUT", help="an image or .npy, or a folder that is searched deeply"
+    )
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the image to write, or the folder for the results")
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help=".safetensors or .pth")
     parser.add_argument(
@@ -104,7 +106,7 @@ def upscale_files(arguments: argparse.Namespace) -> int:
         seconds = time.perf_counter() - started
         print(f"[{number}/{len(work)}] {source} -> {target} ({size}, {seconds:.1f} s)", flush=True)
     if failures:
-        print(f"{failures} of {len(work)} images failed", file=sys.stderr)
+        print(f"{failures} of {len(work)} {'fields' if fields else 'images'} failed", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -135,7 +137,7 @@ def upscale_field(upscaler: Upscaler, source: Path, target: Path) -> str:
     import torch
 
     from traiNNer.data.normalization import identity, normalized, physical
-    from traiNNer.utils.arrays import array_header, read_array, write_array
+    from traiNNer.utils.arrays import array_header, read_array, refuse_infinite, write_array
     from traiNNer.utils.images import ImageError
 
     info = upscaler.info
@@ -147,10 +149,8 @@ def upscale_field(upscaler: Upscaler, source: Path, target: Path) -> str:
     normalization = info.normalization or identity(info.in_channels)
     results = []
     for each in read_array(str(source)).reshape(by_axes[len(shape)]):
-        field = np.array(each, np.float32)
-        if not np.isfinite(field).all():
-            raise ImageError(source, "holds NaN or infinity; accepted: finite numbers")
-        result = upscaler(torch.from_numpy(normalized(field, normalization))[None])
+        refuse_infinite(each, str(source))
+        result = upscaler(torch.from_numpy(normalized(np.array(each), normalization))[None])
         results.append(physical(result.float().cpu(), normalization)[0].numpy())
     result = np.stack(results) if len(shape) == 4 else results[0] if len(shape) == 3 else results[0][0]
     write_array(target, result)
@@ -177,6 +177,8 @@ def plan(source: Path, target: Path, *, fields: bool = False) -> list[tuple[Path
 
     written, suffixes = (".npy", frozenset({".npy"})) if fields else (".png", SUFFIXES)
     endings = ", ".join(sorted(suffixes))
+    if source.suffix.lower() == ".npz":
+        raise ConfigError(f"INPUT: found {source}; accepted: .npy, into which its array must be saved, or images")
     if source.is_file():
         target = target / f"{source.stem}{written}" if target.is_dir() else target
         if target.suffix.lower() not in suffixes:
@@ -192,7 +194,7 @@ def plan(source: Path, target: Path, *, fields: bool = False) -> list[tuple[Path
         raise ConfigError(f"OUTPUT: found {target}, which lies in INPUT; accepted: a folder outside it")
     images = [source / name for name in image_names(source, suffixes=suffixes)]
     if not images:
-        raise ConfigError(f"INPUT: found no images in {source}; accepted: {endings}")
+        raise ConfigError(f"INPUT: found no images in {source}; accepted: {endings}, or .npy for weights of fields")
     return [(image, target / name) for image, name in zip(images, _result_names(source, images, written), strict=True)]
 
 
@@ -233,14 +235,17 @@ def prepare(net: nn.Module, device: torch.device, *, half: bool, fields: bool = 
     """The network on its device, in float16 if that is asked for and possible.
 
     Raises:
-        ConfigError: a network of images that does not turn RGB into RGB; images for one of fields.
+        ConfigError: a network of images that does not turn RGB into RGB; images for one of fields, or the reverse.
     """
     from traiNNer.inference import network_info
     from traiNNer.utils.errors import ConfigError
 
     info = network_info(net)
     if info.normalization is not None and not fields:
-        raise ConfigError(f"--weights: found {info.type}, trained on fields; accepted for INPUT: .npy")
+        text = f"--weights: found {info.type}, trained on fields"
+        raise ConfigError(f"{text}; accepted for INPUT: .npy, or a folder with .npy and without images")
+    if fields and info.normalization is None and info.parameters:  # of a file that says what it was trained on
+        raise ConfigError(f"--weights: found {info.type}, trained on images; accepted for INPUT: images, not .npy")
     if not fields and (info.in_channels, info.out_channels) != (3, 3):
         found = f"{info.type}, which turns {info.in_channels} channels into {info.out_channels}"
         raise ConfigError(f"--weights: found a network of type {found}; accepted: RGB to RGB")

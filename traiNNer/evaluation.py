@@ -16,16 +16,16 @@ from traiNNer.archs import build_network
 from traiNNer.component_checks import build_metrics
 from traiNNer.config import Options, load_options, run_paths
 from traiNNer.data import ImageDataset, ValidationLoader, build_dataset, check_datasets, normalization_of
-from traiNNer.field_checks import network_options, settle_normalization
+from traiNNer.field_checks import check_weights, network_options, settle_test_normalization
 from traiNNer.findings import Findings
 from traiNNer.inference import network_info
 from traiNNer.reporting import figure
 from traiNNer.run_folders import check_folder, move_away
-from traiNNer.types import Metric, NetworkInfo
+from traiNNer.types import Metric
 from traiNNer.utils.device import configure_backends, describe_device, resolve_device
 from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import configure_logging, get_logger, make_console
-from traiNNer.utils.weights import load_into, read_weights
+from traiNNer.utils.weights import WeightsFile, load_into, read_weights
 from traiNNer.validation import ValidationReport, Validator
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def evaluate(option_file: Path) -> int:
         notices += found
     configure_backends(device, deterministic=options.deterministic, fast_matmul=options.fast_matmul)
     datasets = _datasets(options, findings)
-    net = _network(options, findings, notices, next(iter(datasets.values()), None))
-    info = network_info(net)
-    settle_normalization(datasets, info.normalization, info.in_channels, findings)
+    net, weights = _network(options, findings, notices, next(iter(datasets.values()), None))
+    if weights is not None:
+        settle_test_normalization(datasets, weights, network_info(net), findings)
     metrics = build_metrics(options, datasets.values(), findings)
     folder = run_paths(options).results
     with findings.at("path.results_root"):
@@ -76,19 +76,24 @@ def evaluate(option_file: Path) -> int:
     return 0
 
 
-def _network(options: Options, findings: Findings, notices: list[str], dataset: ImageDataset | None) -> nn.Module:
+def _network(
+    options: Options, findings: Findings, notices: list[str], dataset: ImageDataset | None
+) -> tuple[nn.Module, WeightsFile | None]:
+    """The network and the weights in it; None where something is wrong with them."""
     net: Any = nn.Identity()
-    net.network_info = NetworkInfo(type="")
+    loaded: WeightsFile | None = None
     with findings.at("network_g"):
         net = build_network(network_options(options, "network_g", dataset))
         with findings.at("path.pretrain_network_g"):
             if options.path.pretrain_network_g is None:
                 raise ConfigError("required key is missing; accepted: the file of the weights to test")
             weights = read_weights(Path(options.path.pretrain_network_g), param_key=options.path.param_key_g)
+            check_weights(weights, dataset)
             report = load_into(net, weights, strict=options.path.strict_load_g, where="pretrain_network_g")
             net.network_info = replace(net.network_info, normalization=weights.normalization)
             notices += [f"net_g: loaded {options.path.pretrain_network_g}", *report.lines]
-    return net
+            loaded = weights
+    return net, loaded
 
 
 def _datasets(options: Options, findings: Findings) -> dict[str, ImageDataset]:

@@ -191,7 +191,7 @@ def prepare(arguments: TrainArguments) -> Prepared:
     with findings.at("train.scheduler"):
         run.rates, notices = choose_rates(options, run.resume, run.nets, preserve=arguments.preserve_lr)
         run.notices += notices
-    if "net_d" in run.nets:
+    if "net_d" in run.nets and "train" in run.datasets:
         with findings.at("network_d"):
             check_discriminator(run.nets["net_d"], options.datasets["train"].component.get("gt_size"), run.channels)
     _build_optimizers(run, findings)
@@ -324,7 +324,8 @@ def _build_networks(run: Prepared, findings: Findings) -> None:
             with findings.at(name.replace("net_", "network_")):
                 check_networks(run.resume, {name: run.nets[name]}, options.path.ignore_resume_networks or ())
     info = network_info(run.nets["net_g"])
-    field_checks.check_generator_channels(info, run.channels)
+    if data is not None:
+        field_checks.check_generator_channels(info, run.channels)
     if info.scale != options.scale:
         message = f"found {info.type} of scale {info.scale}; accepted: {options.scale}, the file's scale"
         raise ConfigError(Problem(key="network_g", message=message))
@@ -372,6 +373,8 @@ def _load_pretrained(run: Prepared, name: str, letter: str) -> None:
         strict = getattr(run.options.path, f"strict_load_{letter}")
         report = load_into(run.nets[name], weights, strict=strict, where=key)
     run.notices += [f"{name}: loaded {path}", *report.lines]
+    if name == "net_g" and "train" in run.datasets:
+        run.notices += field_checks.pretrained_notice(weights, run.normalization)
 
 
 def _build_datasets(run: Prepared, findings: Findings) -> None:
@@ -385,7 +388,10 @@ def _build_datasets(run: Prepared, findings: Findings) -> None:
             )
     with findings.at("datasets"):
         run.headers = HeaderCache(run.paths.experiment.parent / ".cache" / "image_headers.json")
-        run.notices += check_datasets(run.datasets, run.headers)
-        field_checks.settle_normalization(
-            run.datasets, field_checks.saved_normalization(run.resume), run.channels, findings
-        )
+        try:
+            run.notices += check_datasets(run.datasets, run.headers)
+        except ConfigError as error:
+            field_checks.drop_faulty(run.datasets, [problem.key for problem in error.problems])
+            raise
+        field_checks.settle_normalization(run.datasets, field_checks.saved_normalization(run.resume), findings)
+        run.notices += field_checks.resumed_notice(run.options, run.resume)

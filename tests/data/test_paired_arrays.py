@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from traiNNer.data import TrainLoader, ValidationLoader, build_dataset, check_datasets
+from traiNNer.data import TrainLoader, ValidationLoader, build_dataset, check_datasets, paired_array_dataset
 from traiNNer.data.normalization import identity, normalized, physical, statistics
 from traiNNer.data.order import sample_generator
 from traiNNer.data.transforms import FieldKinds, Orientation
 from traiNNer.types import Normalization
+from traiNNer.utils.arrays import array_header, read_array
 from traiNNer.utils.errors import ConfigError
+from traiNNer.utils.images import ImageError
 
 Make = Callable[..., Any]
 RNG = np.random.default_rng(3)
@@ -253,10 +255,93 @@ def test_numbers_that_are_none_are_found(make: Make, folder: Path) -> None:
     np.save(folder / "gt" / "3.npy", field)
     with pytest.raises(ConfigError, match=r"gt/3.npy: holds NaN or infinity"):
         make(normalization="training").normalize_by(None)
+    assert "gt/3.npy: holds NaN or infinity" in "".join(make(phase="val").check({}))
     batches = TrainLoader(make(lq_size=8), batch_size=COUNT, seed=0).next_batches()
     assert [fault for batch in batches for fault in batch["fault"]] == [
         f"{folder}/gt/3.npy: holds NaN or infinity; accepted: finite numbers"
     ]
+
+
+def test_numbers_beyond_float32_are_found_without_a_warning(
+    make: Make, folder: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    np.save(folder / "gt" / "3.npy", np.load(folder / "gt" / "3.npy") * 1e39)
+    with pytest.raises(ConfigError, match=r"gt/3.npy: holds numbers beyond float32; accepted: finite numbers"):
+        make(normalization="training").normalize_by(None)
+    assert not recwarn.list
+
+
+def test_a_large_mean_takes_no_digits_away(make: Make, folder: Path) -> None:
+    fields = [RNG.normal(size=(2, 16, 20)) for _ in range(COUNT)]
+    for number, field in enumerate(fields):
+        np.save(folder / "gt" / f"{number}.npy", field + 1e9 + 7)
+    dataset = make(dataroot_lq=None, phase="val")
+    dataset.normalize_by(Normalization(mean=(1e9 + 7, 1e9 + 7), std=(2.0, 2.0)))
+    sample = dataset.sample(1, sample_generator(0, 0, 0))
+    np.testing.assert_allclose(sample["gt"].numpy(), fields[1] / 2, atol=1e-6)
+    np.testing.assert_allclose(sample["lq"].numpy(), averaged(fields[1]) / 2, atol=1e-6)
+    training = make(dataroot_lq=None, normalization="training")
+    training.normalize_by(None)
+    np.testing.assert_allclose(training.normalization.std, np.stack(fields).std((0, 2, 3)), rtol=1e-6)
+
+
+def test_a_deviation_that_float32_does_not_hold_is_none(make: Make) -> None:
+    assert statistics([np.array([[[0.0, 1e-60]]])], 1).std == (1.0,)
+    with pytest.raises(ConfigError, match="std above 0 in float32"):
+        make(normalization={"mean": [0.0], "std": [1e-60]})
+
+
+def test_a_npz_of_many_times_is_read_once_before_the_start(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "flow").mkdir()
+    np.savez(tmp_path / "flow" / "a.npz", RNG.normal(size=(6, 8, 8)))
+    dataset = make(dataroot_gt=str(tmp_path / "flow"), dataroot_lq=None, time_axis=True, normalization="training")
+    read, count = paired_array_dataset.read_array, []
+    monkeypatch.setattr(paired_array_dataset, "read_array", lambda *given: (count.append(1), read(*given))[1])
+    dataset.normalize_by(None)
+    assert len(count) == 1
+    (tmp_path / "small").mkdir()
+    np.savez(tmp_path / "small" / "a.npz", RNG.normal(size=(6, 4, 4)))
+    folders = {"dataroot_gt": str(tmp_path / "flow"), "dataroot_lq": str(tmp_path / "small")}
+    assert make(**folders, time_axis=True, phase="val").check({}) == []
+    assert len(count) == 1 + 2
+
+
+def test_damaged_files_are_messages(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    np.savez_compressed(tmp_path / "packed.npz", np.zeros((64, 64)))
+    content = (tmp_path / "packed.npz").read_bytes()
+    np.save(tmp_path / "plain.npy", np.zeros((4, 4)))
+    plain = (tmp_path / "plain.npy").read_bytes()
+    files = {
+        "renamed.npy": content,
+        "renamed.npz": plain,
+        "empty.npy": b"",
+        "empty.npz": b"",
+        "token.npy": plain.replace(b"{'descr'", b"{(((((('"),
+        "key.npy": plain.replace(b"'shape'", b"'shap_'"),
+    }
+    for place in range(60):
+        whole = bytearray(content if place % 2 else plain)
+        for position in rng.integers(0, len(whole), 3):
+            whole[position] = rng.integers(256)
+        files[f"{place}{'.npz' if place % 2 else '.npy'}"] = bytes(whole)
+    packed = bytearray(content)
+    start = content.index(b"arr_0.npy") + 40
+    packed[start : start + 20] = b"\xff" * 20
+    files["stream.npz"] = bytes(packed)
+    said = {}
+    for name, each in files.items():
+        (tmp_path / name).write_bytes(each)
+        try:
+            array_header(str(tmp_path / name))
+            read_array(str(tmp_path / name))
+        except ImageError as error:
+            said[name] = error.reason
+    assert {"renamed.npy", "renamed.npz", "empty.npy", "empty.npz", "token.npy", "key.npy", "stream.npz"} <= set(said)
+    assert said["renamed.npy"] == "is a .npz by its content; accepted: the ending .npz"
+    assert all("\n" not in reason and not reason.startswith("eOF") for reason in said.values())
 
 
 def test_a_folder_of_images_is_no_folder_of_fields(make: Make, tmp_path: Path) -> None:

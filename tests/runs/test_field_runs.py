@@ -13,15 +13,17 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from scripts.generate_turbulence import main as generate
 from scripts.upscale import main as upscale
 from traiNNer.cli import ending_with_message
 from traiNNer.evaluation import evaluate
+from traiNNer.field_checks import check_channels
 from traiNNer.losses import build_loss
 from traiNNer.losses.base import total
 from traiNNer.losses.term import Term
+from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.registry import LOSSES, METRICS
 from traiNNer.validation import bicubic
 
@@ -152,13 +154,13 @@ def _io(fields: Path, tmp_path: Path) -> list[str]:
     return [str(fields / "val" / "lq"), str(tmp_path / "up")]
 
 
-def _test(options: dict[str, Any], run: Path, tmp_path: Path) -> int:
+def _test(options: dict[str, Any], run: Path, tmp_path: Path, more: dict[str, Any] | None = None) -> int:
     values = {
         "name": "tested",
         "scale": 2,
         "num_gpu": 0,
         "network_g": options["network_g"],
-        "datasets": {"test": options["datasets"]["val"]},
+        "datasets": {"test": options["datasets"]["val"], **(more or {})},
         "path": {
             "pretrain_network_g": str(run / "models" / "net_g_ema_latest.safetensors"),
             "results_root": str(tmp_path / "results"),
@@ -188,7 +190,7 @@ def _test(options: dict[str, Any], run: Path, tmp_path: Path) -> int:
         (
             {"losses": [{"type": "lumaloss", "loss_weight": 1}, {"type": "ssimloss", "loss_weight": 1}]},
             [
-                "train.losses[0]: found lumaloss, which compares RGB images, but the data has 2 channels",
+                "train.losses[0]: found lumaloss, which compares RGB images, but the data are fields",
                 "train.losses[1]: found ssimloss, which compares RGB images",
             ],
         ),
@@ -215,6 +217,99 @@ def test_what_does_not_go_with_fields_is_a_message(
         assert text in message
 
 
+LEVELS = {"ssimloss": {"test_y_channel": False}, "mssimloss": {"test_y_channel": False}, "psnrloss": {}}
+LEVELS |= {"msssiml1loss": {}, "chcloss": {}, "hsluvloss": {}, "colorloss": {}, "consistencyloss": {}, "lumaloss": {}}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_losses_of_levels_and_colours_are_none_for_fields_of_three_channels(name: str) -> None:
+    term = Term(name, build_loss({"type": name, "loss_weight": 1.0, **LEVELS[name]}))
+    with pytest.raises(ConfigError, match=f"found {name}, which compares .*images.*, but the data are fields"):
+        check_channels(term, 3)
+
+
+def test_mistakes_do_not_follow_from_damaged_training_fields(
+    field_options: dict[str, Any], run_training: Run, fields: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for path in (fields / "train" / "gt").glob("*.npy"):
+        path.write_bytes(b"text")
+    field_options["network_g"]["in_chans"] = 2
+    assert run_training(field_options) == 2
+    message = capfd.readouterr().err
+    assert message.count("options.yml:") == 1
+    assert "4 problems with the files" in message
+
+
+def test_a_resumed_run_says_that_it_keeps_its_normalization(
+    field_options: dict[str, Any], run_training: Run, tmp_path: Path
+) -> None:
+    section = field_options["datasets"]["train"]
+    field_options["val"]["save_img"] = False
+    field_options["train"]["total_iter"] = 1
+    assert run_training(field_options) == 0
+    before = normalization(tmp_path, "tiny", 1)
+    for iteration, changed in ((2, "none"), (3, {"mean": [0.0, 0.0], "std": [1.0, 2.0]})):
+        section["normalization"] = changed
+        field_options["train"]["total_iter"] = iteration
+        assert run_training(field_options, "--auto_resume") == 0
+        assert normalization(tmp_path, "tiny", iteration) == before
+        text = (tmp_path / "experiments" / "tiny" / "train.log").read_text()
+        line = f"normalization: found {changed}, but the run that is resumed keeps its numbers: fields of mean 49.98"
+        assert text.count(line) == 1
+    # weights of another normalization are taken, with a line
+    field_options |= {"name": "other"}
+    field_options["train"]["total_iter"] = 1
+    file = tmp_path / "experiments" / "tiny" / "models" / "net_g_3.safetensors"
+    field_options["path"] = field_options.get("path", {}) | {"pretrain_network_g": str(file)}
+    assert run_training(field_options) == 0
+    text = (tmp_path / "experiments" / "other" / "train.log").read_text()
+    assert f"{file} was trained on fields of mean 49.98" in text
+    assert "this run is on fields of mean 0 0, std 1 2" in text
+
+
+def test_weights_are_tested_on_what_they_were_trained_on(
+    field_options: dict[str, Any],
+    run_training: Run,
+    tmp_path: Path,
+    photos: Path,
+    fields: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    images = {"type": "PairedImageDataset", "dataroot_gt": str(photos / "gt"), "dataroot_lq": str(photos / "lq")}
+    for path in fields.rglob("*.npy"):
+        array = np.load(path)
+        np.save(path, np.concatenate([array, array[:1]]))
+    field_options["train"]["total_iter"] = 1
+    assert run_training(field_options) == 0
+    run = tmp_path / "experiments" / "tiny"
+    capfd.readouterr()
+
+    def refused(section: dict[str, Any], text: str) -> None:
+        options = field_options | {"datasets": {"val": field_options["datasets"]["val"] | section}}
+        assert _test(options, run, tmp_path) == 2
+        message = capfd.readouterr().err
+        assert text in message
+        assert message.count("test.yml:") == 1, message
+
+    refused(images, "trained on fields, but the data (held out) holds images; accepted: weights of images")
+    for path in fields.rglob("*.npy"):
+        np.save(path, np.load(path)[:1])
+    refused({}, "of a network that takes 3 channels, but the data (held out) has 1")
+    for path in fields.rglob("*.npy"):
+        np.save(path, np.load(path)[[0, 0, 0]])
+    file = run / "models" / "net_g_ema_latest.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        metadata = {name: value for name, value in opened.metadata().items() if name != "normalization"}
+    save_file(load_file(file), file, metadata)
+    assert upscale(["--weights", str(file), *_io(fields, tmp_path)]) == 2
+    assert "trained on images; accepted for INPUT: images, not .npy" in capfd.readouterr().err
+    refused({}, "trained on images, but the data (held out) holds fields; accepted: weights of fields")
+    save_file(load_file(file), file)  # says nothing
+    more = {"test_2": field_options["datasets"]["val"] | images | {"name": "photos"}}
+    assert _test(field_options, run, tmp_path, more) == 2
+    assert "datasets.test_2: found images, but the first test set holds fields" in capfd.readouterr().err
+
+
 def test_validation_sets_are_of_the_training_sets_kind(
     field_options: dict[str, Any], run_training: Run, photos: Path, fields: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +331,9 @@ def test_images_are_no_input_for_weights_of_fields(
     file = str(tmp_path / "experiments" / "tiny" / "models" / "net_g_latest.safetensors")
     assert upscale(["--weights", file, str(photos / "lq"), str(tmp_path / "up")]) == 2
     assert "trained on fields; accepted for INPUT: .npy" in capfd.readouterr().err
+    (tmp_path / "packed.npz").touch()
+    assert upscale(["--weights", file, str(tmp_path / "packed.npz"), str(tmp_path / "up")]) == 2
+    assert "packed.npz; accepted: .npy, into which its array must be saved" in capfd.readouterr().err
     np.save(tmp_path / "three.npy", np.zeros((3, 8, 8)))
     assert upscale(["--weights", file, str(tmp_path / "three.npy"), str(tmp_path / "up.npy")]) == 1
     assert "has the shape (3, 8, 8); accepted: (C, H, W) or (T, C, H, W) with C = 2" in capfd.readouterr().err

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from traiNNer.types import Normalization
 
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""A standard deviation below is none."""
+
 
 def identity(channels: int) -> Normalization:
     """The one that changes nothing."""
@@ -32,18 +35,19 @@ def statistics(frames: Iterable[np.ndarray], channels: int) -> Normalization:
         mean += shift * (size / (count + size))
         count += size
     std = np.sqrt(squares / max(count, 1))
-    floor = 1e-12 * np.abs(mean) + np.finfo(np.float64).tiny
+    floor = np.maximum(1e-12 * np.abs(mean), SMALLEST)
     return Normalization(mean=tuple(mean.tolist()), std=tuple(np.where(std > floor, std, 1.0).tolist()))
 
 
 def normalized(field: np.ndarray, normalization: Normalization) -> np.ndarray:
-    """(C, H, W) float32 in units of the normalization."""
-    mean, std = (np.array(each, np.float32)[:, None, None] for each in (normalization.mean, normalization.std))
-    return (field - mean) / std
+    """(C, H, W) float32 in units of the normalization, computed in float64: a large mean takes no digits away."""
+    mean, std = (np.array(each)[:, None, None] for each in (normalization.mean, normalization.std))
+    with np.errstate(over="ignore"):
+        return ((field - mean) / std).astype(np.float32)
 
 
 def physical(field: Tensor, normalization: Normalization) -> Tensor:
-    """(..., C, H, W) in the units of the files."""
+    """(..., C, H, W) in the units of the files, in the field's type: float32 holds 7 digits, the mean's among them."""
     both = (normalization.mean, normalization.std)
     mean, std = (torch.tensor(each, device=field.device)[:, None, None] for each in both)
     return field * std + mean

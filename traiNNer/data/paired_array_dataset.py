@@ -22,11 +22,11 @@ from traiNNer.data.dataset import (
     paired_folders,
     raise_problems,
 )
-from traiNNer.data.normalization import dumped, identity, normalized, statistics
+from traiNNer.data.normalization import SMALLEST, dumped, identity, normalized, statistics
 from traiNNer.data.pairing import pair_by_name
 from traiNNer.data.transforms import FieldKinds, Orientation, draw_corner, draw_orientation
 from traiNNer.types import Normalization, Sample
-from traiNNer.utils.arrays import SUFFIXES, array_header, read_array
+from traiNNer.utils.arrays import SUFFIXES, array_header, read_array, refuse_infinite
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.images import ImageError
 from traiNNer.utils.registry import DATASETS
@@ -35,8 +35,9 @@ from traiNNer.utils.registry import DATASETS
 def _mean_and_std(value: Any) -> Any:
     if isinstance(value, dict):
         sizes = [len(value.get(name, ())) for name in ("mean", "std")]
-        if set(value) != {"mean", "std"} or sizes[0] != sizes[1] or min(value["std"], default=0.0) <= 0:
-            raise ValueError("{mean: [...], std: [...]} with a number for each channel, std above 0")
+        good = set(value) == {"mean", "std"} and sizes[0] == sizes[1] > 0
+        if not good or min(value["std"]) < SMALLEST:
+            raise ValueError("{mean: [...], std: [...]} with a number for each channel, std above 0 in float32")
     return value
 
 
@@ -50,6 +51,9 @@ NormalizationOption = Annotated[
     ),
 ]
 Channel = Annotated[int, Field(ge=0)]
+
+LOOKED_AT = 64 * 2**20
+"""Numbers in GT; a validation set of no more is read before the start, in about a second."""
 
 
 class _Pair(NamedTuple):
@@ -74,7 +78,8 @@ class PairedArrayDataset:
     A pair has the same name (`filename_tmpl` applied) at the same place under the two folders. A file holds (H, W) or
     (C, H, W); with `time_axis` (T, H, W) or (T, C, H, W), each time a sample of its own. Without `dataroot_lq`, LQ is
     the mean of GT over squares of `scale` x `scale` (what exceeds a multiple of the scale at the right and bottom is
-    left out). A `.npy` is mapped into memory, so that a crop reads its own part of a large file; `.npz` are read whole.
+    left out). A `.npy` is mapped into memory, so that a crop reads its own part of a large file; `.npz` are read whole
+    for every sample, so `.npy` are better for many times in a file.
 
     Flips and transposition are off by default: few fields are as likely when they are mirrored. They change vectors
     and pseudoscalars too, so say which channels these are.
@@ -223,11 +228,12 @@ class PairedArrayDataset:
                 training set that hold NaN or infinity.
         """
         stated = self._stated
-        if isinstance(stated, Mapping):
-            given = Normalization(mean=tuple(stated["mean"]), std=tuple(stated["std"]))
-            known = self._agreed(given, None if self.training else known)
+        if self.training and known is not None:
+            pass  # a run that is resumed goes on with its numbers, whatever the option says by now
+        elif isinstance(stated, Mapping):
+            known = self._agreed(Normalization(mean=tuple(stated["mean"]), std=tuple(stated["std"])), known)
         elif stated == "none" or (stated is None and self.training):
-            known = self._agreed(identity(self.channels), None if self.training else known)
+            known = self._agreed(identity(self.channels), known)
         elif stated == "training" and known is None:
             if not self.training:
                 message = "found training, but the weights do not say what they were trained with"
@@ -247,20 +253,29 @@ class PairedArrayDataset:
         return own
 
     def _whole_frames(self) -> Iterator[np.ndarray]:
+        file, array = "", np.empty(0)
         for pair in self._pairs:
             try:
-                frame = np.asarray(self._frame(pair.gt, pair.frame), np.float32)
-                if not np.isfinite(frame).all():
-                    raise ImageError(pair.path(pair.gt), "holds NaN or infinity; accepted: finite numbers")
+                if pair.gt != file:  # once for all its times: a .npz is read whole
+                    file, array = pair.gt, read_array(pair.gt, self.key)
+                frame = _frame(array, pair.frame)
+                refuse_infinite(frame, pair.path(file))
             except ImageError as error:
                 raise ConfigError(str(error)) from None
             yield frame
 
-    def _frame(self, file: str, frame: int | None) -> np.ndarray:
-        """(C, H, W) of a file, a view."""
-        array = read_array(file, self.key)
-        array = array if frame is None else array[frame]
-        return array if array.ndim == 3 else array[None]
+    def _infinite(self) -> Iterator[str]:
+        """What NaN and infinity there are in a set that is not too large to be looked at."""
+        pixels = sum(pair.height * pair.width for pair in self._pairs) * self.scale**2
+        files = [(pair, pair.gt) for pair in self._pairs]
+        files += [(pair, pair.lq) for pair in self._pairs if pair.lq is not None]
+        last, array = "", np.empty(0)
+        for pair, file in files if pixels * self._channels <= LOOKED_AT else ():
+            try:
+                last, array = (last, array) if file == last else (file, read_array(file, self.key))
+                refuse_infinite(_frame(array, pair.frame), pair.path(file))
+            except ImageError as error:
+                yield str(error)
 
     def stored_sample(self, index: int, generator: np.random.Generator) -> Sample:
         """Pair `index`, normalized float32; see the class.
@@ -289,19 +304,16 @@ class PairedArrayDataset:
         return self.stored_sample(index, generator)
 
     def _window(self, pair: _Pair, file: str, window: np.ndarray) -> np.ndarray:
-        """(C, height, width) float32 of a file; `window` is (top, left, height, width), px of that file."""
+        """(C, height, width) float64 of a file; `window` is (top, left, height, width), px of that file."""
         top, left, height, width = window.tolist()
         try:
-            view = self._frame(file, pair.frame)[:, top : top + height, left : left + width]
+            view = _frame(read_array(file, self.key), pair.frame)[:, top : top + height, left : left + width]
         except IndexError:
             view = np.empty(0)
         if view.shape != (self._channels, height, width):
             raise ImageError(file, "has changed since the program was started")
-        with np.errstate(over="ignore"):
-            field = np.array(view, np.float32)
-        if not np.isfinite(field).all():
-            raise ImageError(pair.path(file), "holds NaN or infinity; accepted: finite numbers")
-        return field
+        refuse_infinite(view, pair.path(file))
+        return np.array(view, np.float64)
 
     def describe(self) -> dict[str, Any]:
         """Facts for the start-up table."""
@@ -333,7 +345,13 @@ class PairedArrayDataset:
 
     def check(self, headers: Headers) -> list[str]:
         """Files without a partner, unreadable, of other sizes or channels, or smaller than the crop."""
-        return list(self._wrong)
+        return self._wrong + ([] if self.training else list(self._infinite()))
+
+
+def _frame(array: np.ndarray, frame: int | None) -> np.ndarray:
+    """(C, H, W) of a file's array, a view."""
+    array = array if frame is None else array[frame]
+    return array if array.ndim == 3 else array[None]
 
 
 def _size(shape: tuple[int, ...]) -> str:

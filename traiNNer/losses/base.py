@@ -27,6 +27,9 @@ class Loss(nn.Module):
     channels: int | None = None
     """Channels that output and target must have, 3 where RGB is meant; None: any."""
 
+    images_only: bool = False
+    """Its constants are levels of images in [0, 1], which fields do not have."""
+
     learns: ClassVar[bool] = False
     """Its buffers change during training, so they are in the checkpoint."""
 

@@ -68,6 +68,8 @@ class CHCLoss(Loss):
     ```
     """
 
+    images_only = True
+
     def __init__(
         self,
         *,

@@ -104,6 +104,8 @@ class MSSIMLoss(Loss):
     ```
     """
 
+    images_only = True
+
     def __init__(
         self,
         *,

@@ -81,6 +81,8 @@ class MSSSIML1Loss(Loss):
     ```
     """
 
+    images_only = True
+
     def __init__(
         self,
         *,

@@ -40,6 +40,7 @@ class PSNRLoss(Loss):
     """
 
     minimum = -80.0
+    images_only = True
 
     def __init__(
         self,

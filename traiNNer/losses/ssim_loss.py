@@ -59,6 +59,8 @@ class SSIMLoss(Loss):
     ```
     """
 
+    images_only = True
+
     def __init__(
         self,
         *,

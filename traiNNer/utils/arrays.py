@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from traiNNer.utils.atomic import atomic_write
@@ -15,6 +19,12 @@ from traiNNer.utils.images import ImageError
 
 SUFFIXES = frozenset({".npy", ".npz"})
 """Endings of array files, in lower case."""
+
+_DAMAGE = (
+    *(AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError, OverflowError, RuntimeError),
+    *(SyntaxError, TypeError, ValueError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, struct.error),
+)
+"""What numpy and zipfile raise for bytes that are not as numpy writes them."""
 
 KINDS = "real numbers: float16, float32, float64 or integers"
 
@@ -37,8 +47,8 @@ def array_header(path: str, key: str | None = None) -> ArrayHeader:
         ImageError: no such file or key, damaged, or not real numbers.
     """
     try:
-        header = _npz_header(path, key) if _is_npz(path) else _header_of(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        header = _npz_header(path, key) if _is_npz(path) else _header_of(_mapped(path))
+    except _DAMAGE as error:
         raise ImageError(path, _reason(error)) from None
     if header.dtype.kind not in "fiu":
         raise ImageError(path, f"holds {_kind(header.dtype)}; accepted: {KINDS}")
@@ -53,11 +63,22 @@ def read_array(path: str, key: str | None = None) -> np.ndarray:
     """
     try:
         if not _is_npz(path):
-            return np.load(path, mmap_mode="r")
+            return _mapped(path)
         with np.load(path) as file:
             return file[_member(list(file.files), key)]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ImageError(path, _reason(error)) from None
+
+
+def refuse_infinite(field: np.ndarray, path: str) -> None:
+    """Raises:
+    ImageError: the numbers, of the file or sample `path`, are not all finite in float32.
+    """
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(np.asarray(field, np.float32)).all()
+    if not finite:
+        what = "numbers beyond float32" if np.isfinite(field).all() else "NaN or infinity"
+        raise ImageError(path, f"holds {what}; accepted: finite numbers")
 
 
 def write_array(path: Path, array: Tensor | np.ndarray) -> None:
@@ -77,6 +98,14 @@ def write_array(path: Path, array: Tensor | np.ndarray) -> None:
 
 def _is_npz(path: str) -> bool:
     return path.lower().endswith(".npz")
+
+
+def _mapped(path: str) -> np.ndarray:
+    array: np.ndarray | NpzFile = np.load(path, mmap_mode="r")
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError("is a .npz by its content; accepted: the ending .npz")
+    return array
 
 
 def _header_of(array: np.ndarray) -> ArrayHeader:
@@ -108,9 +137,10 @@ def _kind(dtype: np.dtype) -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    text = " ".join(str(getattr(error, "strerror", None) or (error.args or [""])[0]).split())
     if "Python objects" in text or "allow_pickle" in text:
         return f"holds Python objects or is no array file; accepted: {KINDS}"
     if "mmap length" in text:
         return "is cut short"
-    return text[:1].lower() + text[1:]
+    text = text if text[:2].isupper() else text[:1].lower() + text[1:]
+    return text if isinstance(error, (OSError, ValueError)) else f"is damaged ({text or type(error).__name__})"

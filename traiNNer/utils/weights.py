@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,13 @@ class WeightsFile:
             return Normalization(mean=tuple(map(float, found["mean"])), std=tuple(map(float, found["std"])))
         except (KeyError, TypeError, ValueError):
             return None
+
+    @property
+    def trained_on(self) -> Literal["fields", "images", ""]:
+        """What the metadata say; an empty string for files without."""
+        if self.normalization is not None:
+            return "fields"
+        return "images" if "type" in self.metadata else ""
 
     @property
     def origin(self) -> str:
