@@ -399,6 +399,8 @@ def test_every_parameter_has_an_effect(name: str) -> None:
     for key in NETWORKS.validate({"type": name, **base}):
         if key == "scale" or key in family.only or key in ALIKE:
             continue
+        if key in channels.NAMES:  # input and output at once, in `test_other_channels_than_those_of_images`
+            continue
         with_it = base | TOGETHER.get(f"{key}/{name}", TOGETHER.get(key, {}))
         default_there = NETWORKS.validate({"type": name, **with_it})[key]
         usual = behaviour(name, with_it)
