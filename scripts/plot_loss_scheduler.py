@@ -12,12 +12,10 @@ Exit code: 0 drawn, 2 there is nothing to draw.
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
 import re
-import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -84,32 +82,29 @@ class Row:
     marks: list[Mark]
 
 
-def records(path: Path) -> Iterator[bytes]:
-    """The records of an event file: length, its checksum, content, its checksum; an unfinished one is left out."""
-    data, at = path.read_bytes(), 0
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from("<Q", data, at)
-        if at + 16 + length > len(data):
-            return
-        yield data[at + 12 : at + 12 + length]
-        at += 16 + length
-
-
 def read_scalars(folder: Path) -> dict[str, Curve]:
-    """Every curve of a folder of event files; where sessions overlap, the later one counts."""
-    protocol: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")  # its names are made when it runs
+    """Every curve of a folder of event files; where sessions overlap, the later one counts.
+
+    Raises:
+        ConfigError: a file that is not TensorBoard's, or is damaged.
+    """
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+
     curves: dict[str, Curve] = {}
     paths = folder.glob("events.out.tfevents.*")
     for path in sorted(paths, key=lambda path: (path.name.split(".")[3], path.stat().st_mtime_ns)):
-        for record in records(path):
-            event = protocol.Event.FromString(record)
-            if event.session_log.status == protocol.SessionLog.START:
-                for curve in curves.values():
-                    for step in [step for step in curve if step >= event.step]:
-                        del curve[step]
-            for value in event.summary.value:
-                if value.WhichOneof("value") == "simple_value":
-                    curves.setdefault(value.tag, {})[event.step] = value.simple_value
+        try:
+            for event in LegacyEventFileLoader(str(path)).Load():
+                if event.session_log.status == SessionLog.START:
+                    for curve in curves.values():
+                        for step in [step for step in curve if step >= event.step]:
+                            del curve[step]
+                for value in event.summary.value:
+                    if value.WhichOneof("value") == "simple_value":
+                        curves.setdefault(value.tag, {})[event.step] = value.simple_value
+        except Exception as error:  # noqa: BLE001 - protobuf's and TensorBoard's own kinds, which have no common root
+            raise ConfigError(f"{path} is not a TensorBoard file, or is damaged: {error}") from None
     return curves
 
 
@@ -128,7 +123,8 @@ def read_log(path: Path) -> dict[str, Told]:
         elif found := START.search(line):
             count += 1  # they are named in the order of the option file, before the first iteration
             entry = told.setdefault("loss_scheduler" if count == 1 else f"loss_scheduler_{count}", Told())
-            entry.names, entry.watched = found[1] or "", found[2] or ""
+            if found[1]:  # a scheduler that is off keeps the names that it had
+                entry.names, entry.watched = found[1], found[2] or ""
         elif found := ADAPTATION.search(line):
             mark = Mark(iteration=iteration, kind=kind(found[3]), text=found[3], progress=float(found[4]))
             told.setdefault(found[2].replace(" ", "_"), Told()).marks[iteration] = mark
@@ -269,7 +265,8 @@ def draw_watched(axes: Any, row: Row) -> None:
     """The watched value, smoothed as the scheduler sees it, and as measured."""
     smoothed = row.curves.get("monitored", {})
     if not smoothed:
-        text = "nothing is watched:\nprogress follows the iterations" if row.told.names else "nothing is logged yet"
+        by_iterations = row.told.names and not row.told.watched
+        text = "nothing is watched:\nprogress follows the iterations" if by_iterations else "nothing is observed yet"
         axes.text(
             0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, backgroundcolor="white"
         )

@@ -140,7 +140,7 @@ def test_the_cell_trains_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """As it is pasted, but shorter; the repository is there, so it is not cloned."""
     text = CELL.read_text(encoding="utf-8")
     for long, short in (
-        ("TOTAL_ITER = 600", "TOTAL_ITER = 10"),
+        ("TOTAL_ITER = 750", "TOTAL_ITER = 10"),
         ("VAL_FREQ = 15", "VAL_FREQ = 2"),
         ("min_delta: 0.02", "min_delta: 0.9"),
     ):

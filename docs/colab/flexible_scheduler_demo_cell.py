@@ -1,7 +1,7 @@
-# A loss scheduler at work, in one cell: paste it into Colab, or any notebook, and run it; a minute or two on a CPU.
+# A loss scheduler at work, in one cell: paste it into Colab, or any notebook, and run it; about a minute on a CPU.
 #
 # It installs traiNNer unless it is there, trains a small network on sample photographs with L1, hands weight over to
-# the spectrum error once that no longer falls, and shows what happened. Run again, it starts afresh.
+# the spectrum error once that hardly falls any more, and shows what happened. Run again, it starts afresh.
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 REPOSITORY = "https://github.com/OWNER/traiNNer.git"  # the address of the repository that this cell is from
 FOLDER = Path("traiNNer")  # where it is, or is to be
-TOTAL_ITER = 600  # steps of training
+TOTAL_ITER = 750  # steps of training
 VAL_FREQ = 15  # a validation, which is an observation of the scheduler, at every so many
 
 # ---- install -------------------------------------------------------------------------------------------------------
@@ -19,10 +19,11 @@ VAL_FREQ = 15  # a validation, which is an observation of the scheduler, at ever
 installed = importlib.util.find_spec("traiNNer")
 if installed is not None and installed.origin is not None:
     FOLDER = Path(installed.origin).parent.parent
-elif not FOLDER.exists():
-    if "OWNER" in REPOSITORY:
-        raise SystemExit("put the address of the repository into REPOSITORY, at the top of this cell")
-    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(FOLDER)], check=True)
+else:
+    if not FOLDER.exists():
+        if "OWNER" in REPOSITORY:
+            raise SystemExit("put the address of the repository into REPOSITORY, at the top of this cell")
+        subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(FOLDER)], check=True)
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", str(FOLDER / "requirements.txt")], check=True)
 
 
