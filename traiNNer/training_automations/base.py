@@ -1,0 +1,141 @@
+"""Observations and decisions of automations: plain records, so that each can be tested without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from traiNNer.types import Better
+
+Evidence: TypeAlias = Mapping[str, float | int | str]
+"""Figures behind a decision, for `automations.jsonl`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFacts:
+    """What one iteration gave, as numbers on the host."""
+
+    iteration: int
+    losses: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Unweighted live losses by label."""
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Effective weight of each loss."""
+    scheduled_rate: float = 0.0
+    """Rate of net_g by its schedule, without an automation's factor."""
+    norms: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Gradient norm of each network before clipping, unscaled."""
+    applied: bool = True
+    """Whether the step was finite, so that weights changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationFacts:
+    """What one validation gave."""
+
+    iteration: int
+    metrics: Mapping[str, float]
+    """Such as `val/psnr`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What an automation wants to be done."""
+
+    reason: str
+    """In a word or two, such as `optimization`."""
+    text: str
+    """The log line behind `Automation <Name>: `."""
+    evidence: Evidence = field(default_factory=dict[str, float | int | str])
+    counts: bool = True
+    """Against `max_adjustments`; a recovery does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note(Decision):
+    """Nothing changes; it is only told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetLearningRateFactor(Decision):
+    """Multiply the scheduled rates of all networks by another factor from the next iteration on."""
+
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopTraining(Decision):
+    """End the run after this iteration, with its last state saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetClipThreshold(Decision):
+    """Clip a network's gradients at another norm."""
+
+    network: str
+    threshold: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What is known of a run before its first iteration."""
+
+    total_iter: int
+    first_iteration: int = 1
+    parameters: int = 0
+    """Of net_g."""
+    val_freq: int = 0
+    """Iterations between validations; 0 for none."""
+    iterations_per_epoch: int = 0
+    better: Mapping[str, Better] = field(default_factory=dict[str, Better])
+    """What validations compute, and where it improves; the first set's come first."""
+    trend_losses: frozenset[str] = frozenset()
+    """Labels of pixel, structure and frequency losses, whose unweighted sum says whether training goes on."""
+    has_schedule: bool = False
+    """Whether the option file has a schedule of the rate."""
+
+
+class Automation(Protocol):
+    """A state machine: what it is told and when it is asked depends on iterations and values alone.
+
+    It touches no model, optimizer, loader, file or clock; its state has a bounded size.
+    """
+
+    name: str
+    """As it stands in log lines."""
+
+    def start(self, run: RunFacts) -> list[str]:
+        """Take the facts of the run, before a state is loaded; lines for the start of the log.
+
+        Raises:
+            ConfigError: the options do not fit the run.
+        """
+        ...
+
+    def observe_phase(self, iteration: int, what: str) -> None:
+        """Something changed what is trained for: a loss began, ended or reached its target, the batch size changed."""
+        ...
+
+    def observe_step(self, step: StepFacts) -> None:
+        """Take an iteration; they come in order."""
+        ...
+
+    def observe_validation(self, validation: ValidationFacts) -> None:
+        """Take a validation."""
+        ...
+
+    def decide(self, iteration: int) -> list[Decision]:
+        """What is to be done now, if anything; asked at fixed intervals and after validations."""
+        ...
+
+    def fallback(self) -> list[Decision]:
+        """What takes effect when the automation has failed and is off for the rest of the run."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Dicts, lists, numbers and strings."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        ...
