@@ -89,6 +89,10 @@ class RunFacts:
     iterations_per_epoch: int = 0
     better: Mapping[str, Better] = field(default_factory=dict[str, Better])
     """What validations compute, and where it improves; the first set's come first."""
+    perceptual: frozenset[str] = frozenset()
+    """Those of `better` that compare features of a network, as LPIPS and DISTS do."""
+    adversarial_from: int | None = None
+    """First iteration with a live GAN loss; None for a run without one."""
     trend_losses: frozenset[str] = frozenset()
     """Labels of pixel, structure and frequency losses, whose unweighted sum says whether training goes on."""
     has_schedule: bool = False
