@@ -137,6 +137,26 @@ def test_a_resume_at_any_point_decides_alike(cut: int) -> None:
     assert (before[0] + after[0], before[1] + after[1]) == straight
 
 
+@pytest.mark.parametrize("cut", [55, 58, 74, 78])
+def test_a_resume_between_an_event_and_its_decision(cut: int) -> None:
+    """A spike at iteration 53, and a new level from 54 on, which 20 norms make at 73."""
+    values = [0.5 + 0.01 * (number % 5) for number in range(52)] + [40.0] + [4.0 + number % 3 for number in range(60)]
+    straight = drive(AdaptiveGradientClipping(), values)
+    reasons = [decision.reason for decision in straight[1]]
+    assert {"exploding gradients", "level shift"} <= set(reasons)
+    first, second = AdaptiveGradientClipping(), AdaptiveGradientClipping()
+    before = drive(first, values[:cut])
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    after = drive(second, values[cut:], start=cut + 1)
+    assert (before[0] + after[0], before[1] + after[1]) == straight
+
+
+def test_a_threshold_that_is_near_enough_stays() -> None:
+    rng = np.random.default_rng(4)
+    _, decisions = drive(AdaptiveGradientClipping(), 0.5 * np.exp(0.2 * rng.standard_normal(3000)))
+    assert len(decisions) < 60  # of 300 times that it was asked
+
+
 def test_the_state_does_not_grow() -> None:
     sizes = []
     for length in (1_000, 20_000):
