@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from tests.automations.traces import ONSET, Family, gain, noisy, truth
-from traiNNer.training_automations.trend import Trend, Verdict, slopes
+from tests.automations.traces import ONSET, Family, curve, gain, noisy, truth
+from traiNNer.training_automations.trend import WINDOWS, Trend, Verdict, slopes
 
 HORIZON, THRESHOLD = 4000, 0.01
 
@@ -50,6 +50,14 @@ def test_a_curve_that_gains_twice_the_threshold_is_not_called_flat(family: Famil
     for seed in range(100, 100 + seeds):
         index = first_flat(noisy(curve, seed).tolist())
         assert index is None or gain(curve, index, HORIZON) < 2 * THRESHOLD
+
+
+@pytest.mark.parametrize("seed", [5, 7])
+def test_what_is_not_known_sharply_is_not_called_flat(seed: int) -> None:
+    """Three times the threshold at a noise that hides it: a wide interval lies below the threshold by chance."""
+    detector = Trend(block=10, horizon=100, threshold=0.01, windows=(16, 22, 30, 40, *WINDOWS))
+    found = [verdict for _, verdict in verdicts(curve(-0.03, 1000, seed, noise=0.2), detector)]
+    assert "flat" not in found
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])

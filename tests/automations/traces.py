@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Family = Literal["l1", "plateau", "spike", "power 0.1", "power 0.2", "power 0.35", "exponential"]
+Family = Literal["l1", "plateau", "spike", "power 0.1", "power 0.2", "power 0.35", "power 0.5", "exponential"]
 
 NOISE = 0.18
 """Standard deviation of the logarithm, from one iteration to the next."""
@@ -45,3 +45,9 @@ def noisy(curve: Array, seed: int) -> Array:
 def gain(curve: Array, at: int, horizon: int) -> float:
     """The true relative gain over the horizon that follows index `at`."""
     return 1 - float(curve[min(at + horizon, len(curve) - 1)] / curve[at])
+
+
+def curve(slope: float, length: int, seed: int = 0, noise: float = 0.01) -> list[float]:
+    """A loss that changes by the share `slope` in 100 iterations, without spikes."""
+    values = 0.1 * (1 + slope) ** (np.arange(length) / 100)
+    return (values * np.exp(noise * np.random.default_rng(seed).standard_normal(length))).tolist()

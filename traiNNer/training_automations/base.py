@@ -77,6 +77,14 @@ class SetClipThreshold(Decision):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetSchedule(Decision):
+    """Give all networks this schedule of the rate from the next iteration on, as if the option file held it."""
+
+    scheduler: Mapping[str, Any]
+    """`type` and its parameters, complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What is known of a run before its first iteration."""
 

@@ -17,6 +17,13 @@ At a noise of 18 % per iteration and 100 iterations a block, the gain per 4,000 
 blocks and to 1 % with 40: too little to tell 2 % from nothing a thousand times in a run.
 """
 
+SHARP = 1.3
+"""A curve is flat only if its gain is known to that many thresholds: a wide interval lies below one by chance.
+
+Measured with blocks of 100, a horizon of 1,000 and a threshold of 0.1 % on a curve that gains 0.5 % (noise of 18 %):
+without this rule 9 of 30 were called flat, with it none.
+"""
+
 TRIMMED = 0.1
 """Part of a block's values that is left out at each end: spikes."""
 
@@ -38,14 +45,22 @@ class Trend:
         block: iterations of a block.
         horizon: iterations that a gain refers to.
         threshold: relative gain per horizon below which a curve is flat.
+        windows: blocks of the windows that are asked, the shortest first.
     """
 
-    def __init__(self, *, block: int, horizon: int, threshold: float) -> None:
-        self.block, self.horizon, self.threshold = block, horizon, threshold
+    def __init__(self, *, block: int, horizon: int, threshold: float, windows: tuple[int, ...] = WINDOWS) -> None:
+        self.block, self.horizon, self.threshold, self._windows = block, horizon, threshold, windows
         self._values: list[float] = []
         self._means: list[float] = []
         self.gain = (math.nan, math.nan, math.nan)
         """Lower bound, estimate and upper bound of the relative gain per horizon, of the last verdict."""
+        self.length = windows[0]
+        """Blocks of the window that gave the last verdict."""
+
+    @property
+    def blocks(self) -> int:
+        """Blocks since the window began, no more than the longest window has."""
+        return len(self._means)
 
     def restart(self) -> None:
         """Forget everything: what gives the values is another thing now."""
@@ -65,17 +80,18 @@ class Trend:
     def _end_block(self, mean: float) -> Verdict:
         if self._jumps(mean):
             self._means = []
-        self._means = [*self._means, mean][-WINDOWS[-1] :]
-        for length in WINDOWS:
+        self._means = [*self._means, mean][-self._windows[-1] :]
+        for length in self._windows:
             if length > len(self._means):
                 break
-            window = np.array(self._means[-length:])
+            window, self.length = np.array(self._means[-length:]), length
             self.gain = low, _, high = self._gain(window)
             if low > self.threshold:
                 return "improving"
             if high < 0:
                 return "worsening"
-            if high < self.threshold and self._newer_half_agrees(window):
+            sharp = high - low < 2 * SHARP * self.threshold
+            if sharp and high < self.threshold and self._newer_half_agrees(window):
                 return "flat"
         return "undecided"
 
@@ -102,6 +118,73 @@ class Trend:
         low, slope, high = slopes(window)
         per_horizon = self.horizon / self.block
         return tuple(-math.expm1(each * per_horizon) for each in (high, slope, low))  # type: ignore[return-value]
+
+
+class MetricTrend:
+    """What `Trend` says of a loss, of a metric's validations: they are few, and each counts.
+
+    The gain is the change for the better per horizon, relative to the metric's median; windows have 8, 16, 32
+    validations, and the shortest that decides is taken.
+
+    Args:
+        higher: whether the metric improves upwards.
+        horizon: iterations that a gain refers to.
+        threshold: relative gain per horizon below which a metric is flat.
+        span: iterations after which a validation is forgotten; 0 for never.
+    """
+
+    LENGTHS = (8, 16, 32)
+
+    def __init__(self, name: str, *, higher: bool, horizon: int, threshold: float, span: int = 0) -> None:
+        self.name = name
+        self._sign, self._horizon, self._threshold, self._span = 1 if higher else -1, horizon, threshold, span
+        self._points: list[list[float]] = []
+        self.gain = (math.nan, math.nan, math.nan)
+        """Lower bound, estimate and upper bound of the gain of the last verdict."""
+        self.length = self.LENGTHS[0]
+        """Validations of the window that gave the last verdict."""
+
+    def restart(self) -> None:
+        """Forget everything."""
+        self._points = []
+
+    def add(self, iteration: int, value: float) -> None:
+        """Take a validation."""
+        if math.isfinite(value):
+            self._points = [*self._points, [iteration, value]][-self.LENGTHS[-1] :]
+
+    def verdict(self, iteration: int) -> Verdict:
+        """What the validations up to now say."""
+        points = [point for point in self._points if not self._span or point[0] > iteration - self._span]
+        for length in self.LENGTHS:
+            if length > len(points):
+                break
+            self.length = length
+            low, _, high = self.gain = self._gain(np.array(points[-length:]))
+            if low > self._threshold:
+                return "improving"
+            if high < 0:
+                return "worsening"
+            if high < self._threshold:
+                return "flat"
+        return "undecided"
+
+    def _gain(self, window: NDArray[np.float64]) -> tuple[float, float, float]:
+        iterations, values = window.T
+        spacing = (iterations[-1] - iterations[0]) / (len(window) - 1)
+        size = abs(float(np.median(values)))
+        if not spacing > 0 or not size > 0:
+            return (-math.inf, math.nan, math.inf)
+        low, slope, high = (each * self._horizon / spacing for each in slopes(self._sign * values / size))
+        return (low, slope, high)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The validations of the longest window."""
+        return {"points": [list(point) for point in self._points]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from saved validations."""
+        self._points = [list(point) for point in state_dict["points"]][-self.LENGTHS[-1] :]
 
 
 def slopes(values: NDArray[np.float64]) -> tuple[float, float, float]:
