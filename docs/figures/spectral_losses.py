@@ -1,6 +1,6 @@
 """Train small x2 networks with L1 and the spectrum error, with and without its floor: docs/figures/spectral_losses.png.
 
-python docs/figures/spectral_losses.py              # needs matplotlib; about ten minutes on one core of a CPU
+python docs/figures/spectral_losses.py              # needs matplotlib; some minutes on two cores
 
 Photographs are scikit-image's, as the quickstart has them. Prints the table of docs/spectral-losses.md.
 """
@@ -13,6 +13,7 @@ import math
 import statistics
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,20 +114,29 @@ def bicubic(lq: Tensor) -> Tensor:
     return F.interpolate(lq, scale_factor=2, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def run_all(seeds: int, iterations: int) -> dict[str, list[Result]]:
+def run(losses: list[dict[str, Any]], seed: int, iterations: int) -> Result:
+    """Train one network and measure it."""
+    torch.set_num_threads(1)
+    net, spike = train(losses, seed, iterations, pairs(TRAINING, whole=False))
+    return {**measure(net, pairs(VALIDATION, whole=True)), "spike": spike}
+
+
+def run_all(seeds: int, iterations: int, jobs: int) -> dict[str, list[Result]]:
     """Every combination with every seed: label to a result for each seed."""
-    data, held_out = pairs(TRAINING, whole=False), pairs(VALIDATION, whole=True)
-    results: dict[str, list[Result]] = {"bicubic": [measure(bicubic, held_out)]}
     wanted = {"L1": [{"type": "l1loss", "loss_weight": 1.0}]}
     for floor in FLOORS:
         for weight in WEIGHTS:
             added = {"type": "spectrumerrorloss", "loss_weight": weight, "floor": floor}
             wanted[f"floor {floor:g}, weight {weight:g}"] = [*wanted["L1"], added]
-    for label, losses in wanted.items():
-        for seed in range(seeds):
-            net, spike = train(losses, seed, iterations, data)
-            results.setdefault(label, []).append({**measure(net, held_out), "spike": spike})
-        print(label, json.dumps(results[label][-1]), flush=True)  # noqa: T201 - a program's progress
+    results: dict[str, list[Result]] = {"bicubic": [measure(bicubic, pairs(VALIDATION, whole=True))]}
+    with ProcessPoolExecutor(jobs) as pool:
+        waiting = {
+            label: [pool.submit(run, losses, seed, iterations) for seed in range(seeds)]
+            for label, losses in wanted.items()
+        }
+        for label, each in waiting.items():
+            results[label] = [job.result() for job in each]
+            print(label, json.dumps(means(results[label])), flush=True)  # noqa: T201 - a program's progress
     return results
 
 
@@ -197,9 +207,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the spectrum error with and without its floor.")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument("--jobs", type=int, default=2, help="networks trained at a time, one core each")
     found = parser.parse_args()
     torch.set_num_threads(1)
-    results = run_all(found.seeds, found.iterations)
+    results = run_all(found.seeds, found.iterations, found.jobs)
     path = Path(__file__).with_suffix(".png")
     draw(results, path)
     print(table(results))  # noqa: T201 - a program's output
