@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -46,12 +46,14 @@ RAMP = {**SOFT, "target_weight": 1.0, "target_iter": LONG, "schedule_type": "cos
 WAITING = {"type": "mssimloss", "loss_weight": 1.0, "start_iter": LONG - 1}
 GAN = {"type": "ganloss", "gan_type": "r3gan", "loss_weight": 0.1, "start_iter": LONG - 1}
 
-CASES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], float]] = {
+Cases: TypeAlias = dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], float]]
+"""Losses without, losses with, and the goal of the ratio."""
+
+CASES: Cases = {
     "scheduled": ([L1, SOFT], [L1, RAMP], 1.005),
     "waiting": ([L1], [L1, WAITING], 1.02),
     "gan": ([L1], [L1, GAN], 1.02),
 }
-"""Losses without, losses with, and the goal of the ratio."""
 
 
 def make_player(net: torch.nn.Module) -> Player:
@@ -122,19 +124,20 @@ def compare(without: Side, having: Side, steps: int) -> dict[str, Any]:
     }
 
 
-def peak_memory(case: str, side: int, arguments: argparse.Namespace) -> int:
-    """Largest resident memory of a process of its own that takes 30 steps, KiB; the smallest of three tries."""
-    command = [sys.executable, __file__, "--child", f"{case}:{side}", "--network", arguments.network]
+def peak_memory(script: str, case: str, side: int, arguments: argparse.Namespace) -> int:
+    """Largest resident memory of a process of its own, `script --child CASE:SIDE`, KiB; the smallest of three tries."""
+    command = [sys.executable, script, "--child", f"{case}:{side}", "--network", arguments.network]
     command += ["--batch", str(arguments.batch), "--lq_size", str(arguments.lq_size)]
     return min(int(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(3))
 
 
-def child(case: str, side: int, net: torch.nn.Module, batch: dict[str, Any]) -> None:
-    """Take the steps and print the peak."""
+def child(cases: Cases, wanted: str, net: torch.nn.Module, batch: dict[str, Any]) -> None:
+    """Take 30 steps of the wanted `CASE:SIDE` and print the peak of this process."""
     import resource
 
-    without, having, _ = CASES[case]
-    model = Side(net, having if side else without, batch)
+    case, _, side = wanted.partition(":")
+    without, having, _ = cases[case]
+    model = Side(net, having if side == "1" else without, batch)
     for _ in range(30):
         model.step()
     sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n")
@@ -155,13 +158,12 @@ def main() -> None:
     size = found.lq_size
     batch = {"lq": torch.rand(found.batch, 3, size, size), "gt": torch.rand(found.batch, 3, 2 * size, 2 * size)}
     if found.child:
-        case, _, side = found.child.partition(":")
-        child(case, int(side), net, batch)
+        child(CASES, found.child, net, batch)
         return
     results: dict[str, Any] = {"benchmark": "loss_schedule", "network": found.network}
     lines: list[str] = []
     if sys.platform != "win32":  # first: a process begins with the peak of the one that started it
-        kib = [peak_memory("scheduled", side, found) for side in (0, 1)]
+        kib = [peak_memory(__file__, "scheduled", side, found) for side in (0, 1)]
         results["memory"] = {"ratio": round(kib[1] / kib[0], 4), "kib": kib, "goal": 1.01}
         lines.append(f"memory: {kib[1] / kib[0]:.4f} ({kib[0] / 1024:.0f} to {kib[1] / 1024:.0f} MiB), goal 1.01")
     for case, (without, having, goal) in CASES.items():

@@ -18,7 +18,6 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loss_schedule import L1, Side, compare
+from loss_schedule import L1, Cases, Side, child, compare, peak_memory
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -37,11 +36,10 @@ from traiNNer.losses.flexible_loss_scheduler import FlexibleLossScheduler, Sched
 from traiNNer.models.loss_schedulers import LossSchedulers
 
 SPECTRUM = {"type": "spectrumerrorloss", "loss_weight": 0.1}
-CASES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], float]] = {
+CASES: Cases = {
     "spectrum": ([L1], [L1, SPECTRUM], 1.15),
     "field": ([{"type": "mseloss", "loss_weight": 1.0}], [{"type": "fielderrorloss", "loss_weight": 1.0}], 1.02),
 }
-"""Losses without, losses with, and the goal of the ratio."""
 
 
 def masked_spectrum_error(output: Tensor, target: Tensor) -> Tensor:
@@ -94,24 +92,6 @@ def binning(batch: int, rounds: int, size: int = 128) -> dict[str, Any]:
     }
 
 
-def peak_memory(case: str, side: int, arguments: argparse.Namespace) -> int:
-    """Largest resident memory of a process of its own that takes 10 steps, KiB; the smallest of three tries."""
-    command = [sys.executable, __file__, "--child", f"{case}:{side}", "--network", arguments.network]
-    command += ["--batch", str(arguments.batch), "--lq_size", str(arguments.lq_size)]
-    return min(int(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(3))
-
-
-def child(case: str, side: int, net: torch.nn.Module, batch: dict[str, Any]) -> None:
-    """Take the steps and print the peak."""
-    import resource
-
-    without, having, _ = CASES[case]
-    model = Side(net, having if side else without, batch)
-    for _ in range(10):
-        model.step()
-    sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n")
-
-
 def main() -> None:
     """Measure and print one JSON line and some for people."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -127,13 +107,12 @@ def main() -> None:
     size = found.lq_size
     batch = {"lq": torch.rand(found.batch, 3, size, size), "gt": torch.rand(found.batch, 3, 2 * size, 2 * size)}
     if found.child:
-        case, _, side = found.child.partition(":")
-        child(case, int(side), net, batch)
+        child(CASES, found.child, net, batch)
         return
     results: dict[str, Any] = {"benchmark": "spectrum_loss", "network": found.network, "gt_size": 2 * size}
     lines: list[str] = []
     if sys.platform != "win32":  # first: a process begins with the peak of the one that started it
-        kib = [peak_memory("spectrum", side, found) for side in (0, 1)]
+        kib = [peak_memory(__file__, "spectrum", side, found) for side in (0, 1)]
         results["memory"] = {"ratio": round(kib[1] / kib[0], 4), "kib": kib, "goal": 1.10}
         lines.append(f"memory: {kib[1] / kib[0]:.4f} ({kib[0] / 1024:.0f} to {kib[1] / 1024:.0f} MiB), goal 1.10")
     for case, (without, having, goal) in CASES.items():

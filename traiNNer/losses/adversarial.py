@@ -6,6 +6,7 @@ its weight is always 1.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -18,11 +19,12 @@ Logits: TypeAlias = Tensor | Sequence[Tensor]
 """What a discriminator returns: a map (B, 1, h, w), or one for each of its scales."""
 
 
-class AdversarialLoss(Loss):
+class AdversarialLoss(Loss, ABC):
     """A loss that the discriminator's opinion gives, and that trains the discriminator."""
 
     minimum = None
 
+    @abstractmethod
     def discriminator_loss(self, real_logits: Logits, fake_logits: Logits) -> dict[str, Tensor]:
         """The named parts, scalars, whose sum net_d minimizes.
 
@@ -30,7 +32,6 @@ class AdversarialLoss(Loss):
             real_logits: net_d's opinion of GT, with gradients.
             fake_logits: of net_g's output, with gradients.
         """
-        raise NotImplementedError
 
     def penalties(self, net_d: nn.Module, real: Tensor, fake: Tensor, current_iter: int) -> dict[str, Tensor]:
         """Named parts of net_d's loss that need its gradient with respect to images; none by default.

@@ -9,6 +9,7 @@ levels; `spectrum_error` and `field_error` keep their plain definitions.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
@@ -38,7 +39,7 @@ _PRECISION = 1e-14
 _TINY = 1e-30
 
 
-class FieldMetric:
+class FieldMetric(ABC):
     """What the metrics of this file have in common.
 
     Args:
@@ -59,9 +60,9 @@ class FieldMetric:
         pair = cropped(output, target, self.crop_border, minimum=SMALLEST, axes=self.axes)
         return self.compare(*map(_exact, pair)).item()  # synchronizes host and device
 
+    @abstractmethod
     def compare(self, output: Tensor, target: Tensor) -> Tensor:
         """The figure for two fields in float64, a scalar."""
-        raise NotImplementedError
 
     def describe(self) -> str:
         """Name and crop for the log."""
