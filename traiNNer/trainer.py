@@ -202,8 +202,6 @@ class Trainer:
             get_logger().info("[iter %s] %s", f"{self.iteration:,}", line)
         self._reporter.scalars({**metrics, **self._model.loss_schedulers.scalars()}, self.iteration)
         self._reporter.flush()
-        if self._observer is not None:
-            self._observer.after_validation(metrics, self.iteration)
 
     def _validate_or_save(self) -> None:
         """Validate; if that cannot be done, what was trained is saved before the run ends."""

@@ -93,6 +93,23 @@ class Metric(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What an optimizer step was."""
+
+    iteration: int
+    values: dict[str, Tensor]
+    """Device scalars, see `SRModel.record`."""
+    weights: dict[str, float]
+    """The weight of each loss, everything that multiplies it included."""
+    scheduled_weights: dict[str, float]
+    """The same without the factors of automations."""
+    learning_rates: dict[str, float]
+    """Of each network."""
+    samples: int
+    """Images of this process."""
+
+
 class StepObserver(Protocol):
     """What a model calls within its optimize step; the training automations' manager is one."""
 
@@ -100,10 +117,10 @@ class StepObserver(Protocol):
         """Gradients of `network` are unscaled and complete, the optimizer has not stepped. Norm is a device scalar."""
         ...
 
-    def after_step(self, current_iter: int) -> None:
+    def after_step(self, report: StepReport) -> None:
         """The iteration's updates are done."""
         ...
 
-    def after_validation(self, metrics: dict[str, float], current_iter: int) -> None:
-        """`metrics` holds every metric of every validation set, such as `val/psnr`."""
+    def on_out_of_memory(self, network: str, batch_size: int, fitted: int, current_iter: int) -> None:
+        """The transaction of `network` did not fit with micro-batches of so many images, and did in smaller pieces."""
         ...

@@ -22,6 +22,7 @@ Logits: TypeAlias = Tensor | Sequence[Tensor]
 class AdversarialLoss(Loss, ABC):
     """A loss that the discriminator's opinion gives, and that trains the discriminator."""
 
+    kind = "adversarial"
     minimum = None
 
     @abstractmethod

@@ -39,6 +39,8 @@ class AverageLoss(Loss):
     ```
     """
 
+    kind = "pixel"
+
     def __init__(
         self,
         *,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 
@@ -12,11 +12,18 @@ Value: TypeAlias = Tensor | dict[str, Tensor]
 """What a loss returns: a scalar, or its named components, whose sum it is."""
 
 
+LossKind: TypeAlias = Literal["pixel", "structure", "frequency", "perceptual", "color", "adversarial", "other"]
+"""What a loss compares; the first three fall steadily while a network learns to reconstruct."""
+
+
 class Loss(nn.Module):
     """A module whose forward returns the unweighted value; its entry of `train.losses` gives it weight and label.
 
     Facts that others, the contract tests among them, need; a class's, or an instance's where options decide:
     """
+
+    kind: LossKind = "other"
+    """What it compares, by which automations treat it."""
 
     minimum: float | None = 0.0
     """The value for an output that equals its target, where it is smallest; None if it is not smallest there."""

@@ -44,6 +44,8 @@ class BicubicLoss(Loss):
     ```
     """
 
+    kind = "pixel"
+
     def __init__(
         self,
         *,

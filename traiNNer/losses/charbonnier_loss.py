@@ -36,6 +36,8 @@ class CharbonnierLoss(Loss):
     ```
     """
 
+    kind = "pixel"
+
     def __init__(
         self,
         *,

@@ -68,6 +68,7 @@ class CHCLoss(Loss):
     ```
     """
 
+    kind = "pixel"
     images_only = True
 
     def __init__(

@@ -45,6 +45,7 @@ class ColorLoss(Loss):
     ```
     """
 
+    kind = "color"
     channels = 3
 
     def __init__(

@@ -63,6 +63,7 @@ class ConsistencyLoss(Loss):
     ```
     """
 
+    kind = "color"
     channels = 3
 
     def __init__(

@@ -115,6 +115,7 @@ class ContextualLoss(Loss):
     ```
     """
 
+    kind = "perceptual"
     channels = 3
 
     def __init__(

@@ -60,6 +60,7 @@ class ConvNeXtPerceptualLoss(Loss):
     ```
     """
 
+    kind = "perceptual"
     channels = 3
 
     def __init__(

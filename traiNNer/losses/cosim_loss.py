@@ -42,6 +42,8 @@ class CosimLoss(Loss):
     ```
     """
 
+    kind = "color"
+
     def __init__(
         self, *, cosim_lambda: Annotated[float, Field(gt=0, description="factor of the mean distance")] = 5.0
     ) -> None:

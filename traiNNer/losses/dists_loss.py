@@ -84,6 +84,7 @@ class DISTSLoss(Loss):
     ```
     """
 
+    kind = "perceptual"
     channels = 3
     alpha: Tensor
     beta: Tensor

@@ -60,6 +60,8 @@ class FFLoss(Loss):
     ```
     """
 
+    kind = "frequency"
+
     def __init__(
         self,
         *,

@@ -37,6 +37,8 @@ class FFTLoss(Loss):
     ```
     """
 
+    kind = "frequency"
+
     def __init__(
         self,
         *,

@@ -56,6 +56,7 @@ class GradientVarianceLoss(Loss):
     ```
     """
 
+    kind = "structure"
     channels = 3
 
     def __init__(

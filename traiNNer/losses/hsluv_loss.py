@@ -70,6 +70,7 @@ class HSLuvLoss(Loss):
     ```
     """
 
+    kind = "color"
     channels = 3
 
     def __init__(

@@ -28,6 +28,8 @@ class HuberLoss(Loss):
     ```
     """
 
+    kind = "pixel"
+
     def __init__(
         self,
         *,

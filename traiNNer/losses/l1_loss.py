@@ -26,6 +26,8 @@ class L1Loss(Loss):
     ```
     """
 
+    kind = "pixel"
+
     def __init__(
         self,
         *,

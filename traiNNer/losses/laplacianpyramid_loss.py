@@ -50,6 +50,8 @@ class LaplacianPyramidLoss(Loss):
     ```
     """
 
+    kind = "structure"
+
     def __init__(
         self,
         *,

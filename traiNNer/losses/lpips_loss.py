@@ -63,6 +63,7 @@ class LPIPSLoss(Loss):
     ```
     """
 
+    kind = "perceptual"
     channels = 3
 
     def __init__(

@@ -28,6 +28,7 @@ class LumaLoss(Loss):
     ```
     """
 
+    kind = "pixel"
     channels = 3
 
     def __init__(self, *, criterion: criteria.CriterionName = "l1") -> None:

@@ -26,6 +26,8 @@ class MSELoss(Loss):
     ```
     """
 
+    kind = "pixel"
+
     def __init__(
         self,
         *,

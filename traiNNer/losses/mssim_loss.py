@@ -104,6 +104,7 @@ class MSSIMLoss(Loss):
     ```
     """
 
+    kind = "structure"
     images_only = True
 
     def __init__(

@@ -81,6 +81,7 @@ class MSSSIML1Loss(Loss):
     ```
     """
 
+    kind = "structure"
     images_only = True
 
     def __init__(

@@ -37,6 +37,8 @@ class NCCLoss(Loss):
     ```
     """
 
+    kind = "structure"
+
     def __init__(self) -> None:
         super().__init__()
 

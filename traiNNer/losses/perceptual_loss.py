@@ -164,6 +164,7 @@ class PerceptualLoss(Loss):
     ```
     """
 
+    kind = "perceptual"
     channels = 3
 
     def __init__(

@@ -39,6 +39,7 @@ class PSNRLoss(Loss):
     ```
     """
 
+    kind = "pixel"
     minimum = -80.0
     images_only = True
 

@@ -34,6 +34,7 @@ class SobelEdgeLoss(Loss):
     ```
     """
 
+    kind = "structure"
     channels = 3
 
     def __init__(self) -> None:

@@ -33,6 +33,8 @@ class FieldErrorLoss(FieldLoss):
     ```
     """
 
+    kind = "pixel"
+
     def __init__(self, *, volume: Volume = False) -> None:
         super().__init__("fielderrorloss", axes=3 if volume else 2)
 
@@ -72,6 +74,8 @@ class SpectrumErrorLoss(FieldLoss):
       # quantization: 0  # fields: their values are not levels of 8 bits in [0, 1]
     ```
     """
+
+    kind = "frequency"
 
     def __init__(
         self,

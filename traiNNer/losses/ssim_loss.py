@@ -59,6 +59,7 @@ class SSIMLoss(Loss):
     ```
     """
 
+    kind = "structure"
     images_only = True
 
     def __init__(

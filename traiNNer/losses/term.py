@@ -26,6 +26,8 @@ class Term:
         self.loss: Loss = built.loss if isinstance(built, IterativeLossWrapper) else built
         self.needs = needs(self.loss)
         self._multiplier = 1.0
+        self.balance = 1.0
+        """What an automation multiplies the weight by."""
         self._components: dict[str, float] = {}
 
     def take(self, multipliers: Mapping[str, float]) -> None:
@@ -48,11 +50,12 @@ class Term:
 
     def weight(self, current_iter: int) -> float:
         """The weight at an iteration, signed as the option file writes it."""
-        return self.schedule.value(current_iter) * self._multiplier
+        return self.schedule.value(current_iter) * self._multiplier * self.balance
 
     def weights(self, current_iter: int) -> dict[str, float]:
         """The weight by the names under which it is logged: the loss's, and those of components with their own."""
-        own = {f"{self.label}_{name}": self.schedule.value(current_iter) * m for name, m in self._components.items()}
+        schedule = self.schedule.value(current_iter) * self.balance
+        own = {f"{self.label}_{name}": schedule * multiplier for name, multiplier in self._components.items()}
         return {self.label: self.weight(current_iter), **own}
 
     def live(self, current_iter: int) -> bool:
@@ -64,7 +67,7 @@ class Term:
         factor = abs(self.weight(current_iter))
         if isinstance(value, Tensor) or not self._components:
             return factor * total(value)
-        schedule = abs(self.schedule.value(current_iter))
+        schedule = abs(self.schedule.value(current_iter) * self.balance)
         own = {name: schedule * multiplier for name, multiplier in self._components.items()}
         return total({name: own.get(name, factor) * part for name, part in value.items()})
 

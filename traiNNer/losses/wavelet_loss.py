@@ -110,6 +110,8 @@ class WaveletLoss(FieldLoss):
     ```
     """
 
+    kind = "frequency"
+
     def __init__(
         self,
         *,

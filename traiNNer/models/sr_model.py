@@ -20,7 +20,7 @@ from traiNNer.models.loss_schedulers import LossSchedulers
 from traiNNer.models.player import Player
 from traiNNer.optimizers import averaged_weights, effective_lr
 from traiNNer.schedulers import ObservesValidation
-from traiNNer.types import Batch, StepObserver
+from traiNNer.types import Batch, StepObserver, StepReport
 from traiNNer.utils import dist
 from traiNNer.utils.device import Precision
 
@@ -214,7 +214,24 @@ class SRModel:
             finite = self._step_discriminator(self._discriminator, current_iter, learning, pairs, finite)
         self.record["finite"] = finite.float()
         if self._observer is not None:
-            self._observer.after_step(current_iter)
+            self._observer.after_step(self._report(current_iter))
+
+    def _report(self, current_iter: int) -> StepReport:
+        scheduled = {term.label: term.weight(current_iter) / term.balance for term in self._terms}
+        return StepReport(
+            iteration=current_iter,
+            values=self.record,
+            weights={term.label: term.weight(current_iter) for term in self._terms},
+            scheduled_weights=scheduled,
+            learning_rates=self.learning_rates,
+            samples=sum(len(batch["lq"]) for batch in self._batches),
+        )
+
+    def set_loss_factor(self, label: str, factor: float) -> None:
+        """Multiply a loss's weight from the next step on, by a number above 0; one that has ended is left alone."""
+        for term in self._terms:
+            if term.label == label:
+                term.balance = factor
 
     def _release_ended(self, current_iter: int) -> None:
         """Let go of losses that are disabled for good, and of the memory that their networks take."""

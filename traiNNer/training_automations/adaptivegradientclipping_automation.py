@@ -102,6 +102,7 @@ class AdaptiveGradientClipping:
     """
 
     name = "AdaptiveGradientClipping"
+    max_adjustments = 100
 
     def __init__(
         self,

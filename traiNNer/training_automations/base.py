@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from traiNNer.types import Better
 
@@ -27,6 +27,42 @@ class StepFacts:
     """Gradient norm of each network before clipping, unscaled."""
     applied: bool = True
     """Whether the step was finite, so that weights changed."""
+    scheduled_weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Weight of each loss by schedules and loss schedulers, without an automation's factor."""
+    gradients: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Where sampled: L2 norm of each live loss's unweighted gradient at the last convolution of net_g."""
+    samples: int = 0
+    """Images of the iteration, of one process."""
+    seconds: float = 0.0
+    """From the end of the iteration before to the end of this one; 0 if unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryFacts:
+    """A reading of the device's memory; bytes."""
+
+    iteration: int
+    batch_size: int
+    """Images of a micro-batch since the reading before."""
+    used: int
+    """In use on the whole device now, by all programs."""
+    reserved: int
+    """The most that this process has held since the reading before."""
+    total: int
+    """What there is; for a CPU, what this process may use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfMemoryFacts:
+    """A step that did not fit and was run again in pieces; nothing of it was lost."""
+
+    iteration: int
+    network: str
+    """Whose transaction it was, such as `net_g`."""
+    batch_size: int
+    """Images of the micro-batch that did not fit."""
+    fitted: int
+    """Images of the pieces that did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +121,38 @@ class SetSchedule(Decision):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetBatchSize(Decision):
+    """Use other micro-batches from the next iteration on, in every process."""
+
+    batch_size: int
+    """Images of the largest micro-batch."""
+    micro_batches: tuple[int, ...]
+    """Images of each micro-batch of an iteration, of one process."""
+    rate_factor: float = 1.0
+    """What the rates of all networks are multiplied by for the other effective batch, beside other factors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetLossWeight(Decision):
+    """Multiply a loss's weight by another factor from the next iteration on."""
+
+    label: str
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossFacts:
+    """What an entry of `train.losses` says about a loss."""
+
+    kind: str
+    """What it compares, see `LossKind`."""
+    share: float | None = None
+    """Wanted share of the gradient, relative to the anchor's."""
+    fixed: bool = False
+    """Its weight is never touched."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What is known of a run before its first iteration."""
 
@@ -105,6 +173,20 @@ class RunFacts:
     """Labels of pixel, structure and frequency losses, whose unweighted sum says whether training goes on."""
     has_schedule: bool = False
     """Whether the option file has a schedule of the rate."""
+    batch_size: int = 1
+    """Images of a micro-batch of one process, as the option file has them."""
+    accum_iter: int = 1
+    """Micro-batches of an iteration."""
+    images: int = 0
+    """Of the training set, for one process."""
+    total_memory: int = 0
+    """Of the device; bytes."""
+    fixed_batch_size: str = ""
+    """Why the size of a batch has to stay, such as a network compiled into CUDA graphs; empty if it may change."""
+    losses: Mapping[str, LossFacts] = field(default_factory=dict[str, LossFacts])
+    """By label, in the option file's order."""
+    measures: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Of the training images, by name, where the run is to be calibrated by them."""
 
 
 class Automation(Protocol):
@@ -115,6 +197,8 @@ class Automation(Protocol):
 
     name: str
     """As it stands in log lines."""
+    max_adjustments: int | None
+    """Counted decisions after which the last values hold, unless the option file says another number; None: any."""
 
     def start(self, run: RunFacts) -> list[str]:
         """Take the facts of the run, before a state is loaded; lines for the start of the log.
@@ -150,4 +234,29 @@ class Automation(Protocol):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state."""
+        ...
+
+
+@runtime_checkable
+class ObservesMemory(Protocol):
+    """An automation that also wants readings of memory, and to hear of steps that did not fit.
+
+    With one in the run, such steps are run again in pieces.
+    """
+
+    def observe_memory(self, memory: MemoryFacts) -> None:
+        """Take a reading; they come at fixed intervals, before `decide` is asked."""
+        ...
+
+    def observe_out_of_memory(self, failure: OutOfMemoryFacts) -> None:
+        """Take a failure; `decide` is asked at the end of the same iteration."""
+        ...
+
+
+@runtime_checkable
+class ObservesGradients(Protocol):
+    """An automation that also wants to know each loss's gradient, at iterations of its own choice."""
+
+    def samples_gradients(self, iteration: int) -> bool:
+        """Whether `StepFacts.gradients` are wanted for an iteration; asked ahead, at fixed intervals."""
         ...

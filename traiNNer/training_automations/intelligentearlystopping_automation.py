@@ -135,6 +135,7 @@ class IntelligentEarlyStopping:
     """
 
     name = "IntelligentEarlyStopping"
+    max_adjustments = 1
 
     def __init__(
         self,

@@ -86,6 +86,7 @@ class IntelligentLearningRateScheduler:
     """
 
     name = "IntelligentLearningRateScheduler"
+    max_adjustments = 50
 
     def __init__(
         self,
