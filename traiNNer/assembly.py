@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from traiNNer.automation_setup import put_to_work
 from traiNNer.best import BestValues
 from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions
@@ -31,6 +32,7 @@ from traiNNer.run_record import RunRecord
 from traiNNer.samples import Samples
 from traiNNer.schedulers import ObservesValidation
 from traiNNer.trainer import Trainer, TrainerSettings
+from traiNNer.types import Stateful
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import Checkpoint
 from traiNNer.utils.device import compile_obstacle
@@ -55,12 +57,6 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
         {name: rate.dump() for name, rate in run.rates.items()},
         None if run.normalization is None else dumped(run.normalization),
     )
-    checkpoint = _track(run, model)
-    seed_everything(run.seed, dist.rank())  # from here on every rank draws numbers of its own
-    per_rank = {"monitor": dist.PerRank(monitor), "rng": dist.PerRank(RandomState())}
-    for name, stateful in {"loader": loader, "best": best, "run": record, **per_rank}.items():
-        checkpoint.track(name, stateful, last=name == "rng")
-    lines = [] if run.resume is None else _load(checkpoint, run, model)
     iteration = 0 if run.resume is None else run.resume.iteration
     reporter = Reporter(
         console=console,
@@ -69,6 +65,17 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
         total_iter=run.train.total_iter,
         enabled=dist.is_main(),
     )
+    manager = put_to_work(run, model, loader, monitor, reporter.scalars)
+    checkpoint = _track(run, model)
+    seed_everything(run.seed, dist.rank())  # from here on every rank draws numbers of its own
+    per_rank = {"monitor": dist.PerRank(monitor), "rng": dist.PerRank(RandomState())}
+    tracked: dict[str, Stateful] = {"loader": loader, "best": best, "run": record}
+    if manager is not None:
+        per_rank["observations"] = dist.PerRank(manager.observations)
+        tracked["automations"] = manager
+    for name, stateful in {**tracked, **per_rank}.items():
+        checkpoint.track(name, stateful, last=name == "rng")
+    lines = [] if run.resume is None else _load(checkpoint, run, model)
     trainer_settings = TrainerSettings(
         total_iter=run.train.total_iter,
         print_freq=run.logger.print_freq,
@@ -88,6 +95,7 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
         best=best,
         settings=trainer_settings,
         iteration=iteration,
+        automations=manager,
         per_rank=list(per_rank.values()),
         samples=samples,
     )

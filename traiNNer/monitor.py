@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ class StepMonitor:
         self._in_a_row = 0
         self._reports: list[str] = []
         self._overflows: list[tuple[int, float]] = []
+        self.listener: Callable[[int, Mapping[str, float]], None] | None = None
+        """Told each step's values when they have been read, in order."""
         self.skipped = 0
         """Steps skipped so far because something was not finite; those of the search for a loss scale do not count."""
 
@@ -123,6 +126,8 @@ class StepMonitor:
         self._in_a_row, self.skipped = state_dict["in_a_row"], state_dict["skipped"]
 
     def _take(self, step: _Pending, values: dict[str, float]) -> None:
+        if self.listener is not None:
+            self.listener(step.iteration, dict(values))
         finite, losses_finite = values.pop("finite"), values.pop("losses_finite")
         scales = [values.pop(label) for label in step.labels if label.startswith("loss_scale/")]
         if finite:

@@ -18,6 +18,7 @@ from torch import nn
 
 from traiNNer import field_checks
 from traiNNer.archs import build_network
+from traiNNer.automation_setup import Automations, build_automations
 from traiNNer.cli import TrainArguments
 from traiNNer.component_checks import (
     build_metrics,
@@ -73,8 +74,6 @@ class Prepared:
     precision: Precision = field(default_factory=Precision)
     seed: int = 0
     resume: ResumePoint | None = None
-    fresh_reason: str = ""
-    """Why the run starts at iteration 0; empty when it resumes."""
     nets: dict[str, nn.Module] = field(default_factory=dict)
     optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
     """By the name of their network."""
@@ -82,6 +81,7 @@ class Prepared:
     """What each network's learning rate follows from."""
     losses: dict[str, BuiltLoss] = field(default_factory=dict)
     loss_schedulers: list[FlexibleLossScheduler] = field(default_factory=list)
+    automations: Automations = field(default_factory=Automations)
     datasets: dict[str, Any] = field(default_factory=dict)
     headers: HeaderCache = field(default_factory=HeaderCache)
     """Of the data sets' images; written when the run starts."""
@@ -175,7 +175,8 @@ def prepare(arguments: TrainArguments) -> Prepared:
         dist.start(group, run.device)
         configure_backends(run.device, deterministic=options.deterministic, fast_matmul=options.fast_matmul)
     with findings.at("path"):
-        run.resume, run.fresh_reason = _find_resume(options, run.paths, arguments)
+        run.resume, fresh = _find_resume(options, run.paths, arguments)
+        run.notices[:0] = [] if run.resume else [f"starting fresh: {fresh}"]
         if not run.continues:
             refuse_foreign_files(run.paths)
     if dist.is_main():
@@ -204,6 +205,8 @@ def prepare(arguments: TrainArguments) -> Prepared:
         run.metrics = build_metrics(options, measured, findings)
     _check_schedules(run, findings)
     _build_loss_schedulers(run, findings)
+    if findings.none:  # they are told facts of everything else
+        run.automations = build_automations(run, findings)
     findings.raise_if_any()
     return run
 

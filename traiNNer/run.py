@@ -125,9 +125,7 @@ def _open_folders(run: Prepared) -> Path | None:
 def _announce(run: Prepared, console: Console | None, resumed: Sequence[str] = ()) -> None:
     """The head of the log: where the run starts, what was noticed, and what it is."""
     logger = get_logger()
-    if run.resume is None:
-        logger.info("starting fresh: %s", run.fresh_reason)
-    else:
+    if run.resume is not None:
         logger.info("resumed from iteration %s of %s", f"{run.resume.iteration:,}", run.resume.path)
     warning = unusable_gpu_warning() if run.device.type == "cpu" and run.options.num_gpu != 0 else None
     if warning is not None:

@@ -15,7 +15,8 @@ from traiNNer.models.sr_model import SRModel
 from traiNNer.monitor import StepMonitor
 from traiNNer.reporting import Reporter, Speed, duration, figure
 from traiNNer.samples import Samples
-from traiNNer.types import Batch, StepObserver
+from traiNNer.training_automations.manager import AutomationManager
+from traiNNer.types import Batch
 from traiNNer.utils import dist
 from traiNNer.utils.checkpoint import Checkpoint, SaveError
 from traiNNer.utils.errors import ConfigError, RunError
@@ -61,7 +62,7 @@ class Trainer:
         best: best value of each metric.
         settings: when things happen.
         iteration: iterations done already (a resumed run).
-        observer: told of validations; the training automations' manager is one.
+        automations: tune the run, and may end it.
         per_rank: states that differ between processes, gathered before a save.
         samples: pictures of the validation images, written after a save.
     """
@@ -78,14 +79,14 @@ class Trainer:
         best: BestValues,
         settings: TrainerSettings,
         iteration: int = 0,
-        observer: StepObserver | None = None,
+        automations: AutomationManager | None = None,
         per_rank: Sequence[dist.PerRank] = (),
         samples: Samples | None = None,
     ) -> None:
         self.iteration = iteration
         self._model, self._loader, self._validators = model, loader, list(validators)
         self._checkpoint, self._reporter, self._monitor, self._best = checkpoint, reporter, monitor, best
-        self._settings, self._observer, self._per_rank, self._samples = settings, observer, per_rank, samples
+        self._settings, self._automations, self._per_rank, self._samples = settings, automations, per_rank, samples
         self._saved_at = iteration
         self._failed_saves = 0
         self._speed = Speed()
@@ -109,6 +110,8 @@ class Trainer:
         started = time.perf_counter()
         with stop_on_signal() as stop, self._reporter:
             try:
+                if self._automations is not None:
+                    self._automations.begin(self.iteration)
                 self._loop(stop)
                 self._finish(stop, started)
             except RunError:
@@ -121,7 +124,9 @@ class Trainer:
 
     def _loop(self, stop: StopRequest) -> None:
         self._speed.restart()
-        while self.iteration < self._settings.total_iter and not self._agreed(stop):
+        while self.iteration < self._settings.total_iter and not self._stopped_early and not self._agreed(stop):
+            if self._automations is not None:
+                self._automations.before_iteration()
             before = time.perf_counter()
             batches = self._loader.next_batches()
             waited = time.perf_counter() - before
@@ -133,6 +138,8 @@ class Trainer:
             self._monitor.note(_faults(self.iteration, batches))
             self._speed.step(sum(len(batch["lq"]) for batch in batches) * dist.world_size(), waited)
             self._reporter.iteration(self.iteration)
+            if self._automations is not None:
+                self._automations.after_iteration(self.iteration)
             if self._due(self._settings.print_freq):
                 self.log()
             if self._due(self._settings.val_freq):
@@ -142,9 +149,20 @@ class Trainer:
             if self._settings.sample_freq and self.iteration % self._settings.sample_freq == 0:
                 self._outside_training(self.sample)
 
+    @property
+    def _stopped_early(self) -> bool:
+        """Whether an automation has asked for the end of the run; all processes know at the same iteration."""
+        return self._automations is not None and bool(self._automations.stopped)
+
     def _announce_phases(self) -> None:
-        for line in self._model.phases(self.iteration):
+        self._announce(self._model.phases(self.iteration), self.iteration)
+
+    def _announce(self, lines: Sequence[str], iteration: int) -> None:
+        """Say how the losses' weights change, and when."""
+        for line in lines:
             get_logger().info("[iter %s] %s", f"{self.iteration:,}", line)
+        if lines and self._automations is not None:
+            self._automations.phase(iteration, "losses")
 
     def _due(self, interval: int) -> bool:
         return interval > 0 and (self.iteration % interval == 0 or self.iteration == self._settings.total_iter)
@@ -196,11 +214,13 @@ class Trainer:
             get_logger().info(self._validation_line(prefix, validator, report))
             if self.iteration == self._settings.total_iter:
                 _log_images(report)
-        lines = self._model.after_validation(metrics, self.iteration)
-        lines += self._model.update_loss_scheduler({**losses, **metrics}, self.iteration)
-        for line in lines:
+        for line in self._model.after_validation(metrics, self.iteration):
             get_logger().info("[iter %s] %s", f"{self.iteration:,}", line)
+        moves = self._model.update_loss_scheduler({**losses, **metrics}, self.iteration)
+        self._announce(moves, self.iteration + 1)
         self._reporter.scalars({**metrics, **self._model.loss_schedulers.scalars()}, self.iteration)
+        if self._automations is not None:
+            self._automations.after_validation(metrics, self.iteration)
         self._reporter.flush()
 
     def _validate_or_save(self) -> None:

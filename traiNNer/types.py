@@ -104,8 +104,8 @@ class StepReport:
     """The weight of each loss, everything that multiplies it included."""
     scheduled_weights: dict[str, float]
     """The same without the factors of automations."""
-    learning_rates: dict[str, float]
-    """Of each network."""
+    scheduled_rate: float
+    """Of net_g, without the factors of automations."""
     samples: int
     """Images of this process."""
 

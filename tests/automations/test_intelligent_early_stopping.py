@@ -216,7 +216,7 @@ def test_a_perceptual_metric_is_watched_while_a_gan_loss_is_live() -> None:
 def test_a_phase_starts_patience_again_and_keeps_the_best() -> None:
     automation = started()
     assert drive(automation, [20.0, 25.0, 24.0]) is None
-    automation.observe_phase(3500, "l_g_gan begins")
+    automation.observe_phase(3500, "losses")
     found = drive(automation, [22.0, 22.5, 22.0, 22.0], first=4)
     assert found is not None
     assert found[1] == 7000
@@ -278,7 +278,7 @@ def play(automation: IntelligentEarlyStopping, what: Iterable[tuple[str, int, fl
         if kind == "step":
             automation.observe_step(StepFacts(iteration=iteration, losses={"l_g_pix": value}))
         elif kind == "phase":
-            automation.observe_phase(iteration, "a loss begins")
+            automation.observe_phase(iteration, "losses")
         elif kind == "validation":
             metrics = {"val/psnr": value, "val/lpips": 1 - value / 100}
             automation.observe_validation(ValidationFacts(iteration=iteration, metrics=metrics))

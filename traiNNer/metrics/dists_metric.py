@@ -33,6 +33,8 @@ class DISTS:
 
     images_only = True
 
+    perceptual = True
+
     def __init__(
         self,
         *,

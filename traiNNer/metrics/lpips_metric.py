@@ -40,6 +40,8 @@ class LPIPS:
 
     images_only = True
 
+    perceptual = True
+
     def __init__(
         self,
         *,

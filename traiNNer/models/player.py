@@ -52,7 +52,7 @@ class Player:
         self.net, self.optimizer, self.learning_rate = net, optimizer, learning_rate
         self.forward_net = net if forward_net is None else forward_net
         self.loss_scale = loss_scale
-        self._max_norm = max_norm
+        self.max_norm = max_norm
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._buffers = list(net.buffers())
         self._saved_buffers: list[Tensor] = []
@@ -98,8 +98,8 @@ class Player:
 
         `own` says the same of this player's losses and gradients alone, which is what its loss scale follows.
         """
-        if self._max_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._max_norm, norm, foreach=True)
+        if self.max_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.max_norm, norm, foreach=True)
         self._step(finite)
         for module in self._after_update:
             module.after_update()

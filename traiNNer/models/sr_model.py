@@ -82,7 +82,7 @@ class SRModel:
         }
         self._precision = precision or Precision()
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self._observer = observer
+        self.observer = observer
         self._batches: list[dict[str, Tensor]] = []
         self._discriminator: Discriminator | None = None
         if discriminator is not None:
@@ -213,19 +213,24 @@ class SRModel:
         if self._discriminator is not None and judged:
             finite = self._step_discriminator(self._discriminator, current_iter, learning, pairs, finite)
         self.record["finite"] = finite.float()
-        if self._observer is not None:
-            self._observer.after_step(self._report(current_iter))
+        if self.observer is not None:
+            self.observer.after_step(self._report(current_iter))
 
     def _report(self, current_iter: int) -> StepReport:
         scheduled = {term.label: term.weight(current_iter) / term.balance for term in self._terms}
+        rate = self.players["net_g"].learning_rate
         return StepReport(
             iteration=current_iter,
             values=self.record,
             weights={term.label: term.weight(current_iter) for term in self._terms},
             scheduled_weights=scheduled,
-            learning_rates=self.learning_rates,
+            scheduled_rate=rate.scheduled(current_iter, rate.base),
             samples=sum(len(batch["lq"]) for batch in self._batches),
         )
+
+    def loss_factor(self, label: str) -> float | None:
+        """What an automation multiplies a loss's weight by; None for one that has ended."""
+        return next((term.balance for term in self._terms if term.label == label), None)
 
     def set_loss_factor(self, label: str, factor: float) -> None:
         """Multiply a loss's weight from the next step on, by a number above 0; one that has ended is left alone."""
@@ -265,8 +270,8 @@ class SRModel:
             return pairs, torch.ones((), dtype=torch.bool, device=self.device)
         self.record = {label: torch.stack([term[label] for term in terms]).mean() for label in terms[0]}
         norm = player.gradient_norm()
-        if self._observer is not None:
-            self._observer.before_update("net_g", norm, current_iter)
+        if self.observer is not None:
+            self.observer.before_update("net_g", norm, current_iter)
         losses_finite = torch.isfinite(torch.stack(list(self.record.values()))).all()
         checks = torch.stack([losses_finite, losses_finite & torch.isfinite(norm)]).float()
         self.record["losses_finite"], finite = dist.all_reduce_min_(checks)
@@ -321,7 +326,7 @@ class SRModel:
         if not learning or rests:
             net_d.player.put_back(finite)
             return finite
-        record, finite = net_d.step(current_iter, learning, pairs, finite, self._observer)
+        record, finite = net_d.step(current_iter, learning, pairs, finite, self.observer)
         record["losses_finite"] = torch.minimum(record["losses_finite"], self.record["losses_finite"])
         self.record |= record
         return finite

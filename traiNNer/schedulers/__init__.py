@@ -9,6 +9,7 @@ the validations said.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -114,16 +115,22 @@ class LearningRate:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule, warmup_iter: int = 0) -> None:
-        self._optimizer, self._schedule, self._warmup_iter = optimizer, schedule, warmup_iter
+        self._optimizer, self.schedule, self._warmup_iter = optimizer, schedule, warmup_iter
+        self.factors: dict[str, float] = {}
+        """What automations multiply the scheduled rate by, by name."""
+
+    def scheduled(self, iteration: int, base_lr: float) -> float:
+        """The rate at an iteration, from 1, for a group with this base rate, by warm-up and schedule alone."""
+        warmup = min(1.0, iteration / self._warmup_iter) if self._warmup_iter > 0 else 1.0
+        return base_lr * warmup * self.schedule(iteration, base_lr)
 
     def value(self, iteration: int, base_lr: float) -> float:
-        """The rate at an iteration, from 1, for a group with this base rate."""
-        warmup = min(1.0, iteration / self._warmup_iter) if self._warmup_iter > 0 else 1.0
-        return base_lr * warmup * self._schedule(iteration, base_lr)
+        """The scheduled rate, multiplied by the factors."""
+        return math.prod(self.factors.values(), start=self.scheduled(iteration, base_lr))
 
     def apply(self, iteration: int) -> None:
         """Write the rate of this iteration into every parameter group, and the momentum if the schedule cycles it."""
-        momentum = self._schedule.momentum(iteration) if isinstance(self._schedule, CyclesMomentum) else None
+        momentum = self.schedule.momentum(iteration) if isinstance(self.schedule, CyclesMomentum) else None
         for group in self._optimizer.param_groups:
             group["lr"] = self.value(iteration, group["initial_lr"])
             if momentum is not None and "betas" in group:
@@ -131,15 +138,15 @@ class LearningRate:
             elif momentum is not None:
                 group["momentum"] = momentum
 
-    @property
-    def schedule(self) -> Schedule:
-        """The factor by iteration."""
-        return self._schedule
-
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Tell the schedule of a validation, if it follows one."""
-        if isinstance(self._schedule, ObservesValidation) and self._schedule.monitor in metrics:
-            self._schedule.observe(metrics[self._schedule.monitor])
+        if isinstance(self.schedule, ObservesValidation) and self.schedule.monitor in metrics:
+            self.schedule.observe(metrics[self.schedule.monitor])
+
+    @property
+    def base(self) -> float:
+        """The base rate of the first parameter group."""
+        return self._optimizer.param_groups[0]["initial_lr"]
 
     @property
     def current(self) -> float:

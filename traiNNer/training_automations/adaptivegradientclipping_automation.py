@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from traiNNer.training_automations.base import Decision, Note, RunFacts, SetClipThreshold, StepFacts, ValidationFacts
+from traiNNer.training_automations.base import (
+    Decision,
+    Note,
+    Phase,
+    RunFacts,
+    SetClipThreshold,
+    StepFacts,
+    ValidationFacts,
+)
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import AUTOMATIONS
 
@@ -132,7 +140,7 @@ class AdaptiveGradientClipping:
         """Nothing of a run changes what norms say."""
         return []
 
-    def observe_phase(self, iteration: int, what: str) -> None:
+    def observe_phase(self, iteration: int, what: Phase) -> None:
         """A new level of norms is noticed by the norms themselves."""
 
     def observe_step(self, step: StepFacts) -> None:
@@ -190,6 +198,13 @@ class AdaptiveGradientClipping:
             evidence={"norm": math.exp(largest), "median": median, "count": int(count)},
             counts=False,
         )
+
+    def holding(self) -> list[Decision]:
+        """Each network's threshold."""
+        return [
+            SetClipThreshold(reason="resume", text="", network=network, threshold=level.threshold, counts=False)
+            for network, level in self._levels.items()
+        ]
 
     def fallback(self) -> list[Decision]:
         """A fixed threshold for every network."""

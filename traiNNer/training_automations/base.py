@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from traiNNer.types import Better
+
+Phase: TypeAlias = Literal["losses", "batch size"]
+"""What changes: a loss begins, ends, reaches its target or is moved; or the number of images of a step."""
 
 Evidence: TypeAlias = Mapping[str, float | int | str]
 """Figures behind a decision, for `automations.jsonl`."""
@@ -140,6 +143,35 @@ class SetLossWeight(Decision):
     factor: float
 
 
+def to_plain(decision: Decision) -> dict[str, Any]:
+    """A decision as a checkpoint has it."""
+    return {"kind": type(decision).__name__, **asdict(decision)}
+
+
+def from_plain(plain: Mapping[str, Any]) -> Decision:
+    """A decision out of a checkpoint."""
+    kinds = {kind.__name__: kind for kind in Decision.__subclasses__()}
+    return kinds[plain["kind"]](**{name: value for name, value in plain.items() if name != "kind"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What applying a decision changed."""
+
+    what: str
+    """Such as `clip_threshold/net_g`."""
+    before: float | str | None = None
+    after: float | None = None
+
+
+class Controls(Protocol):
+    """What decisions act upon."""
+
+    def apply(self, decision: Decision) -> list[Change]:
+        """Carry a decision out, from the next iteration on."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossFacts:
     """What an entry of `train.losses` says about a loss."""
@@ -208,8 +240,8 @@ class Automation(Protocol):
         """
         ...
 
-    def observe_phase(self, iteration: int, what: str) -> None:
-        """Something changed what is trained for: a loss began, ended or reached its target, the batch size changed."""
+    def observe_phase(self, iteration: int, what: Phase) -> None:
+        """Something changes with this iteration: what is trained for, or the batch size."""
         ...
 
     def observe_step(self, step: StepFacts) -> None:
@@ -222,6 +254,10 @@ class Automation(Protocol):
 
     def decide(self, iteration: int) -> list[Decision]:
         """What is to be done now, if anything; asked at fixed intervals and after validations."""
+        ...
+
+    def holding(self) -> list[Decision]:
+        """What it has changed so far and holds, within the bounds of the present options; applied after a resume."""
         ...
 
     def fallback(self) -> list[Decision]:

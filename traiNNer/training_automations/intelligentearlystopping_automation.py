@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from traiNNer.training_automations.base import Decision, RunFacts, StepFacts, StopTraining, ValidationFacts
+from traiNNer.training_automations.base import Decision, Phase, RunFacts, StepFacts, StopTraining, ValidationFacts
 from traiNNer.training_automations.trend import slopes
 from traiNNer.utils.errors import ConfigError, Problem, nearest
 from traiNNer.utils.registry import AUTOMATIONS
@@ -222,10 +222,15 @@ class IntelligentEarlyStopping:
         metric = self._metric_at(iteration)
         if metric != self._metric:
             self._metric, self._best = metric, []
-            self.observe_phase(iteration - 1, "metric")
+            self._begin_again(iteration - 1)
 
-    def observe_phase(self, iteration: int, what: str) -> None:
-        """Patience starts again; the best stays what it is, but what was trained for until now is no yardstick."""
+    def observe_phase(self, iteration: int, what: Phase) -> None:
+        """Other losses: patience starts again."""
+        if what == "losses":
+            self._begin_again(iteration)
+
+    def _begin_again(self, iteration: int) -> None:
+        """The best stays what it is, but what was trained for until now is no yardstick."""
         self._curve = _Curve(max(self._warmup, iteration))
         self._loss = [0.0, 0.0]
 
@@ -268,6 +273,7 @@ class IntelligentEarlyStopping:
         if found is None:
             return []
         reason, text, more = found
+        self._due = True  # asked anew if the run is resumed from here
         text = f"Early stopping triggered - {text}"
         # A stop does not count: a run that goes on after it, with more patience, may be stopped again.
         return [StopTraining(reason=reason, text=text, evidence=evidence | more, counts=False)]
@@ -299,6 +305,10 @@ class IntelligentEarlyStopping:
         low, gain, high = bounds
         text = f"{self._metric} has converged: gain below {self._threshold:g} per {self._horizon} iterations"
         return "convergence", text, {"lower": low, "gain": gain, "upper": high}
+
+    def holding(self) -> list[Decision]:
+        """Nothing: it changes nothing before it stops the run."""
+        return []
 
     def fallback(self) -> list[Decision]:
         """Nothing: the run has its full duration."""

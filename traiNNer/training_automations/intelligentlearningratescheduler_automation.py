@@ -10,6 +10,7 @@ from pydantic import Field
 from traiNNer.training_automations.base import (
     Decision,
     Note,
+    Phase,
     RunFacts,
     SetLearningRateFactor,
     SetSchedule,
@@ -165,7 +166,7 @@ class IntelligentLearningRateScheduler:
     def _by_loss(self) -> bool:
         return self._monitor[0] and bool(self._run.trend_losses)
 
-    def observe_phase(self, iteration: int, what: str) -> None:
+    def observe_phase(self, iteration: int, what: Phase) -> None:
         """What came before is another training."""
         self._restart(iteration)
 
@@ -328,6 +329,10 @@ class IntelligentLearningRateScheduler:
             text += " improvement_threshold helps"
         evidence = {"noise": self._noise.sigma, "wait": wait}
         return [Note(reason="noise", text=text, evidence=evidence, counts=False)]
+
+    def holding(self) -> list[Decision]:
+        """The factor."""
+        return [SetLearningRateFactor(reason="resume", text="", factor=self._now.factor, counts=False)]
 
     def fallback(self) -> list[Decision]:
         """Factor 1 and the configured schedule; without one, the fallback's."""

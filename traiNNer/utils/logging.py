@@ -41,7 +41,7 @@ def configure_logging(console: Console | None, file: Path | None = None) -> None
         logger.addHandler(handler)
     if file is not None:
         file_handler = logging.FileHandler(file, encoding="utf-8")
-        file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+        file_handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)s] %(message)s"))
         logger.addHandler(file_handler)
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())

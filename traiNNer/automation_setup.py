@@ -1,0 +1,122 @@
+"""The automations of a run: built and started while everything is checked, put to work when the trainer is built."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from traiNNer.component_checks import given_by_validations
+from traiNNer.controls import RunControls
+from traiNNer.data.train_loader import AUTO_ITERATIONS, TrainLoader
+from traiNNer.losses.base import LossKind
+from traiNNer.losses.term import Term
+from traiNNer.training_automations.base import LossFacts, ObservesMemory, RunFacts
+from traiNNer.training_automations.guard import Guarded
+from traiNNer.training_automations.journal import Journal, Scalars
+from traiNNer.training_automations.manager import AutomationManager
+from traiNNer.utils import dist
+from traiNNer.utils.memory import memory_reader
+from traiNNer.utils.registry import AUTOMATIONS
+
+if TYPE_CHECKING:
+    from traiNNer.findings import Findings
+    from traiNNer.models.sr_model import SRModel
+    from traiNNer.monitor import StepMonitor
+    from traiNNer.preparation import Prepared
+
+STEADY: frozenset[LossKind] = frozenset({"pixel", "structure", "frequency"})
+"""Kinds of losses that fall as long as a network learns to reconstruct."""
+
+GRAPH_MODES = ("reduce-overhead", "max-autotune")
+"""Modes of torch.compile that record CUDA graphs, each for one size of a batch."""
+
+FILE = "automations.jsonl"
+
+
+@dataclass
+class Automations:
+    """Those that are on, by the names of their sections, and what they were told of the run."""
+
+    guarded: dict[str, Guarded] = field(default_factory=dict[str, Guarded])
+    facts: RunFacts = field(default_factory=lambda: RunFacts(total_iter=1))
+
+    @property
+    def recovers(self) -> bool:
+        """Whether steps that do not fit into memory are run again in pieces."""
+        return any(isinstance(each.automation, ObservesMemory) for each in self.guarded.values())
+
+
+def build_automations(run: Prepared, findings: Findings) -> Automations:
+    """Build and start the automations of the option file; what they have to say becomes the run's notices."""
+    section = run.train.training_automations
+    active: Mapping[str, Mapping[str, Any]] = {} if section is None else section.active
+    if not active or "net_g" not in run.nets or "train" not in run.datasets:
+        return Automations()
+    built = Automations(facts=_facts(run))
+    for key, options in active.items():
+        with findings.at(f"train.training_automations.{key}"):
+            own = {name: value for name, value in options.items() if name not in ("enabled", "max_adjustments")}
+            if key == "intelligent_learning_rate_scheduler" and own.get("monitor_metric") is None:
+                own["monitor_metric"] = active.get("intelligent_early_stopping", {}).get("monitor_metric")
+            guarded = Guarded(AUTOMATIONS.build(own), options.get("max_adjustments"))
+            run.notices += guarded.start(built.facts)
+            built.guarded[key] = guarded
+    return built
+
+
+def _facts(run: Prepared) -> RunFacts:
+    terms = {label: Term(label, loss) for label, loss in run.losses.items()}
+    entries = {entry["name"]: entry for entry in run.train.losses or ()}
+    section = run.options.datasets["train"]
+    batch_size, images = section.batch_size_per_gpu or 1, len(run.datasets["train"])
+    ratio = section.dataset_enlarge_ratio
+    epoch = images * (max(AUTO_ITERATIONS * batch_size // images, 1) if ratio == "auto" else ratio)
+    better = given_by_validations(run.datasets if run.val is not None else {}, run.losses, run.metrics)
+    features = [label for label, metric in run.metrics.items() if getattr(metric, "perceptual", False)]
+    adversarial = [max(term.schedule.start_iter, 1) for term in terms.values() if term.adversarial]
+    graphs = run.options.use_compile and run.options.compile_mode in GRAPH_MODES and run.device.type == "cuda"
+    return RunFacts(
+        total_iter=run.train.total_iter,
+        first_iteration=1 if run.resume is None else run.resume.iteration + 1,
+        parameters=sum(each.numel() for each in run.nets["net_g"].parameters()),
+        val_freq=run.val.val_freq or 0 if run.val is not None else 0,
+        iterations_per_epoch=math.ceil(epoch / (batch_size * section.accum_iter * dist.world_size())),
+        better=better,
+        perceptual=frozenset(name for name in better if name.partition("/")[2] in features),
+        adversarial_from=min(adversarial, default=None),
+        trend_losses=frozenset(label for label, term in terms.items() if term.loss.kind in STEADY),
+        has_schedule=run.rates["net_g"].scheduler is not None if "net_g" in run.rates else False,
+        batch_size=batch_size,
+        accum_iter=section.accum_iter,
+        images=images // dist.world_size(),
+        total_memory=memory_reader(run.device).read().total,
+        fixed_batch_size=f"compile_mode {run.options.compile_mode} records CUDA graphs" if graphs else "",
+        losses={
+            label: LossFacts(
+                kind=term.loss.kind, share=entries[label].get("share"), fixed=bool(entries[label].get("fixed"))
+            )
+            for label, term in terms.items()
+        },
+    )
+
+
+def put_to_work(
+    run: Prepared, model: SRModel, loader: TrainLoader, monitor: StepMonitor, scalars: Scalars
+) -> AutomationManager | None:
+    """The manager of a run's automations, which model and monitor report to; None for a run without any."""
+    automations = run.automations
+    if not automations.guarded:
+        return None
+    manager = AutomationManager(
+        automations.guarded,
+        controls=RunControls(model, loader, run.train.total_iter),
+        journal=Journal(run.paths.experiment / FILE if dist.is_main() else None, scalars),
+        run=automations.facts,
+        values=monitor,
+        memory=memory_reader(run.device) if automations.recovers else None,
+    )
+    model.observer, monitor.listener = manager, manager.observations.read
+    model.samples_gradients = manager.samples_gradients
+    return manager

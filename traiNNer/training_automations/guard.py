@@ -1,0 +1,116 @@
+"""An automation in a cage: its exceptions end it, never the run."""
+
+from __future__ import annotations
+
+import copy
+from types import TracebackType
+from typing import Any
+
+from traiNNer.training_automations.base import Automation, Decision, Note, RunFacts, StopTraining
+from traiNNer.utils.logging import get_logger
+
+
+class Guarded:
+    """An automation, whether it still works, and how many adjustments it has made.
+
+    After an exception within `with guarded.doing("observe"):` the automation is off for the rest of the run; the
+    exception is logged once with its traceback and goes no further.
+
+    Args:
+        automation: what is guarded.
+        max_adjustments: counted decisions after which the last values hold; None for the automation's own limit, 0 to
+            let it watch only.
+    """
+
+    def __init__(self, automation: Automation, max_adjustments: int | None = None) -> None:
+        self.automation = automation
+        self.name = automation.name
+        self.failure = ""
+        """What went wrong; empty while it works."""
+        self.fallback_due = False
+        """Whether it has failed and its fallback has not been decided yet."""
+        self._limit = automation.max_adjustments if max_adjustments is None else max_adjustments
+        self._adjustments = 0
+        self._doing = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether it has not failed so far."""
+        return not self.failure
+
+    def doing(self, what: str) -> Guarded:
+        """A context in which exceptions end this automation; `what` is named in the log."""
+        self._doing = what
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):  # an interrupt is none of an automation's
+            return False
+        self.fail(f"{type(error).__name__} in {self._doing}: {error}", error)
+        return True
+
+    def mark(self, failure: str) -> None:
+        """Take over that it has failed in the process that decides."""
+        if self.works:
+            self.failure, self.fallback_due = failure, True
+
+    def fail(self, failure: str, error: Exception | None = None) -> None:
+        """Switch the automation off for the rest of the run, and say so."""
+        if self.works:
+            text = "Automation %s: failed and is off for the rest of the run, its fallback takes effect: %s"
+            self.failure, self.fallback_due = failure, True
+        else:
+            text = "Automation %s: its fallback failed too, what it had changed stays: %s"
+        get_logger().error(text, self.name, failure, exc_info=error)
+
+    def start(self, run: RunFacts) -> list[str]:
+        """What it has to say before the run begins."""
+        return [f"Automation {self.name}: {line}" for line in self.automation.start(run)]
+
+    def decide(self, iteration: int) -> list[Decision]:
+        """Its decisions; those that count are dropped, and it is as if it had not made them, once there are enough."""
+        exhausted = self._limit is not None and self._adjustments >= self._limit
+        before = copy.deepcopy(self.automation.state_dict()) if exhausted else {}
+        decisions = self.automation.decide(iteration)
+        if exhausted and any(self._spent(decision) for decision in decisions):
+            self.automation.load_state_dict(before)
+            return [decision for decision in decisions if isinstance(decision, Note)]
+        return decisions if exhausted else self._counted(decisions)
+
+    def _spent(self, decision: Decision) -> bool:
+        return decision.counts or (self._limit == 0 and isinstance(decision, StopTraining))
+
+    def _counted(self, decisions: list[Decision]) -> list[Decision]:
+        self._adjustments += sum(decision.counts for decision in decisions)
+        if self._limit is None or self._adjustments < self._limit or not any(each.counts for each in decisions):
+            return decisions
+        text = f"max_adjustments of {self._limit} reached, the last value holds"
+        return [*decisions, Note(reason="max_adjustments", text=text, counts=False)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Adjustments made, whether it has failed, and its own state."""
+        state: dict[str, Any] = {}
+        if self.works:
+            with self.doing("state_dict"):
+                state = self.automation.state_dict()
+        return {
+            "adjustments": self._adjustments,
+            "failure": self.failure,
+            "fallback_due": self.fallback_due,
+            "state": state,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state; one that had failed stays off."""
+        self._adjustments = state_dict["adjustments"]
+        if state_dict["failure"]:
+            self.failure, self.fallback_due = state_dict["failure"], state_dict["fallback_due"]
+            get_logger().warning("Automation %s: stays off, it has failed: %s", self.name, self.failure)
+            return
+        with self.doing("load_state_dict"):
+            self.automation.load_state_dict(state_dict["state"])
