@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
+from traiNNer.config.automations import automation_notices, automation_problems
 from traiNNer.config.loss_checks import loss_notices, loss_problems
 from traiNNer.config.loss_schedulers import scheduler_problems, scheduler_surprises
 from traiNNer.config.scheduler_checks import contradictions, scheduler_notices
@@ -55,6 +56,7 @@ def notices(data: Data) -> list[Problem]:
         found += [Problem(key=f"train.{name}", message="has no effect without network_d") for name in names]
     found += loss_notices(train.get("losses"), train.get("total_iter"))
     found += scheduler_surprises(train.get("loss_scheduler"))
+    found += automation_notices(data)
     for name, scheduler, total_iter in _schedulers(train):
         found += [problem.under(f"train.{name}") for problem in scheduler_notices(scheduler, total_iter)]
     return found
@@ -109,6 +111,7 @@ def _training(data: Data) -> Iterator[Problem]:
             yield Problem(key=key, message=f"{MISSING}; accepted: a {_KINDS.get(key, 'section')}")
     yield from loss_problems(train.get("losses"), train.get("total_iter"))
     yield from scheduler_problems(train.get("loss_scheduler"), train.get("losses"))
+    yield from automation_problems(data)
     for name, scheduler, total_iter in _schedulers(train):
         yield from (problem.under(f"train.{name}") for problem in contradictions(scheduler, total_iter))
     dataset = section(datasets, "train")

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pydantic
 
+from traiNNer.config.automations import settle_automations
 from traiNNer.config.checks import Purpose, check, notices, purpose_of
 from traiNNer.config.component_maps import replace_from, spread
 from traiNNer.config.filling import fill
@@ -56,6 +57,7 @@ def load_options(
     _override(tree, dict(overrides or {}), notes)
     problems += fill(tree, notes)
     problems += settle(tree, notes)
+    problems += settle_automations(tree, notes)
     data = tree.plain()
     found = check(data, purpose or purpose_of(data))
     notes += [_at(tree, problem) for problem in notices(data)]

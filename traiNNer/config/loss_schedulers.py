@@ -29,7 +29,7 @@ def settle(root: Node, notices: list[Problem]) -> list[Problem]:
         train.section["loss_scheduler"] = Node([written], written.line, written.written, written.file)
     elif not isinstance(written.value, list):
         return [written.problem(f"found {shown(written.plain())}; accepted: a section, or a list of sections")]
-    total_iter = _length(train)
+    total_iter = length_of(train)
     problems: list[Problem] = []
     for node in train.section["loss_scheduler"].items:
         for old, new in OBSERVATION_KEYS.items():
@@ -45,7 +45,7 @@ def settle(root: Node, notices: list[Problem]) -> list[Problem]:
     return problems
 
 
-def _length(train: Node) -> int:
+def length_of(train: Node) -> int:
     """The length of the run, as far as it can be read; 0 where that itself is a mistake."""
     try:
         return iterations(train.section["total_iter"].value) if "total_iter" in train.section else 0
@@ -96,7 +96,7 @@ def _present(components: Node, label: str | None) -> list[Node]:
 def _field_error(train: Node, scheduler: Node) -> str | None:
     """The label of the field error; of several, the one that the scheduler moves."""
     entries = train.section["losses"].plain() if "losses" in train.section else None
-    named = zip(_labels(entries), _entries(entries), strict=False)
+    named = zip(labels_of(entries), _entries(entries), strict=False)
     types = ((label, str(entry.get("type", ""))) for label, entry in named)
     labels = [label for label, name in types if LOSSES.normalize(name) == LOSSES.normalize(FIELD_ERROR)]
     moved = [
@@ -113,7 +113,7 @@ def _entries(losses: Any) -> list[Mapping[str, Any]]:
     return [cast("dict[str, Any]", entry) if isinstance(entry, dict) else {} for entry in entries]
 
 
-def _labels(losses: Any) -> list[str]:
+def labels_of(losses: Any) -> list[str]:
     """The labels of the entries of `train.losses`; none if one of them has none, which is reported elsewhere."""
     try:
         return loss_labels(_entries(losses))
@@ -123,7 +123,7 @@ def _labels(losses: Any) -> list[str]:
 
 def scheduler_problems(schedulers: Any, losses: Any) -> Iterator[Problem]:
     """Labels that no loss has, and losses that more than one multiplier is for."""
-    labels = _labels(losses)
+    labels = labels_of(losses)
     if not labels:
         return
     taken: dict[str, tuple[str, str]] = {}

@@ -12,7 +12,9 @@ from traiNNer.config.vocabulary import OLD_LOSSES, SECTIONS, SET_BY_PROGRAM, Lat
 from traiNNer.utils.errors import Problem
 from traiNNer.utils.kl_names import KL_NAMES, KL_TYPE, is_kl, kl_defaults
 
-RENAMED: dict[str, str] = {name: f"train.{name}" for name in ("losses", "loss_scheduler", *KL_NAMES)}
+RENAMED: dict[str, str] = {
+    name: f"train.{name}" for name in ("losses", "loss_scheduler", "training_automations", *KL_NAMES)
+}
 """Old key path to new one: both are read, one at a time."""
 
 
@@ -40,12 +42,13 @@ def _move(root: Node, old: str, new: str) -> list[Problem]:
     parent = root.section.get(parent_name) or root.child(parent_name, {}, node.line)
     present = parent.section.get(name)
     if present is not None:
-        return [_twice(node, present)]
+        return [twice(node, present)]
     parent.section[name] = node
     return []
 
 
-def _twice(node: Node, present: Node) -> Problem:
+def twice(node: Node, present: Node) -> Problem:
+    """The mistake of two nodes that say the same thing."""
     return node.problem(f"the same as {present.written} in line {present.line}; accepted: one of them")
 
 
@@ -94,7 +97,7 @@ def _kl_names(root: Node) -> list[Problem]:
         entry = Node(dict(written), first.line, first.written, first.file)
         entry.child("type", KL_TYPE)
         if entries:
-            problems.append(_twice(entry, entries[0]))
+            problems.append(twice(entry, entries[0]))
         else:
             _append_losses(train, [entry])
             entries = [entry]
@@ -110,7 +113,7 @@ def _kl_entry(entry: Node) -> list[Problem]:
     defaults = kl_defaults([name for name, node in section.items() if node.value is not None])
     for name, key in KL_NAMES.items():
         if name in section and _value(entry, key) is not None:
-            problems.append(_twice(section.pop(name), section[key]))
+            problems.append(twice(section.pop(name), section[key]))
         elif name in section:
             section[key] = section.pop(name)
     for key, value in defaults.items():

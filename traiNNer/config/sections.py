@@ -13,7 +13,16 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from traiNNer.config.components import ComponentOptions, OfKind, ReadOnly, parameters_of
 from traiNNer.utils.fields import Iterations, option
-from traiNNer.utils.registry import DATASETS, LOSSES, METRICS, NETWORKS, OPTIMIZERS, SCHEDULERS, loss_labels
+from traiNNer.utils.registry import (
+    AUTOMATIONS,
+    DATASETS,
+    LOSSES,
+    METRICS,
+    NETWORKS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    loss_labels,
+)
 from traiNNer.utils.scheduler_params import SchedulerParams
 from traiNNer.utils.weight_schedule import WeightSchedule
 
@@ -190,6 +199,61 @@ class PathOptions(Section):
     )
 
 
+class AutomationEntry(Section):
+    """Keys of every automation's section beside its own parameters."""
+
+    enabled: Switch = option(True, unit="switch", text="Whether it runs.")
+    max_adjustments: int | None = option(
+        None, unit="adjustments", ge=0, text="After so many the last values hold; null: the automation's own number."
+    )
+
+
+def _complete(automation: ComponentOptions) -> ComponentOptions:
+    defaults = {name: field.default for name, field in AutomationEntry.model_fields.items()}
+    return ComponentOptions({**defaults, **automation}, list(defaults))
+
+
+Automation: TypeAlias = Annotated[
+    ComponentOptions, OfKind(AUTOMATIONS, common=AutomationEntry), AfterValidator(_complete)
+]
+
+
+class AutomationsOptions(Section):
+    """What changes the training while it runs; an automation without a section does not run."""
+
+    enabled: Switch = option(True, unit="switch", text="Whether any automation runs.")
+    dynamic_loss_scheduling: Automation | None = option(
+        None, unit="section", text="DynamicLossScheduling: weights of losses that follow data and gradients."
+    )
+    intelligent_learning_rate_scheduler: Automation | None = option(
+        None, unit="section", text="IntelligentLearningRateScheduler: a factor on the learning rate."
+    )
+    dynamic_batch_size_optimizer: Automation | None = option(
+        None, unit="section", text="DynamicBatchSizeOptimizer: a batch size that follows the memory."
+    )
+    adaptive_gradient_clipping: Automation | None = option(
+        None, unit="section", text="AdaptiveGradientClipping: a clipping threshold that follows the gradients."
+    )
+    intelligent_early_stopping: Automation | None = option(
+        None, unit="section", text="IntelligentEarlyStopping: the end of a run that gains nothing any more."
+    )
+
+    @property
+    def written(self) -> dict[str, ComponentOptions]:
+        """The automations that have a section, also those that are off, by key."""
+        found = {name: getattr(self, name) for name in type(self).model_fields if name != "enabled"}
+        return {name: automation for name, automation in found.items() if automation is not None}
+
+    @property
+    def active(self) -> dict[str, ComponentOptions]:
+        """The automations that run, by key; none when all are switched off."""
+        return {name: each for name, each in self.written.items() if self.enabled and each["enabled"]}
+
+    def dump(self) -> dict[str, Any]:
+        """The section as a file has it: without those that have none, for an empty section is one that is on."""
+        return {"enabled": self.enabled, **{name: plain(automation) for name, automation in self.written.items()}}
+
+
 class TrainOptions(Section):
     """What is optimized, how, and for how long. An iteration is one optimizer step, counted from 1."""
 
@@ -229,6 +293,11 @@ class TrainOptions(Section):
     )
     loss_scheduler: LossSchedulers | None = option(
         None, unit="section", text="Moves weight from some losses to others; one section, or a list of them."
+    )
+    training_automations: AutomationsOptions = option(
+        default_factory=AutomationsOptions,
+        unit="section",
+        text="What changes the training while it runs; default: nothing.",
     )
 
 

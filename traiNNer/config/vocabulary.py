@@ -31,20 +31,7 @@ def _details(switch: str, names: str) -> dict[str, Later]:
 
 DISABLED = {"enabled": False}
 
-_AUTOMATIONS = _words(
-    "training_automations dynamic_loss_scheduling intelligent_learning_rate_scheduler "
-    "IntelligentLearningRateScheduler dynamic_batch_size_optimizer DynamicBatchSizeOptimizer "
-    "adaptive_gradient_clipping AdaptiveGradientClipping intelligent_early_stopping IntelligentEarlyStopping "
-    "early_stopping"
-)
-
-_TRAINING_FEATURES: dict[str, Later] = {
-    **{name: Later(off=(DISABLED,)) for name in _AUTOMATIONS},
-}
-"""May stand at top level or under `train`."""
-
 TOP_LEVEL: dict[str, Later] = {
-    **_TRAINING_FEATURES,
     "network_g_teacher": Later(),
     "network_ae": Later(),
     "input_pixel_format": Later(off=("rgb",)),
@@ -71,7 +58,6 @@ SET_BY_PROGRAM = _words("launcher rank world_size is_train root_path start_iter 
 SECTIONS: dict[str, dict[str, Later]] = {
     "": TOP_LEVEL,
     "train": {
-        **_TRAINING_FEATURES,
         "eco": Later(off=({}, DISABLED)),
         "ema_switch_iter": Later(off=(0,)),
         "restart_scheduler": Later(off=(False,)),
