@@ -15,6 +15,7 @@ from traiNNer.automation_setup import put_to_work
 from traiNNer.best import BestValues
 from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions
+from traiNNer.config.automations import clip_threshold
 from traiNNer.data import TrainLoader, ValidationLoader
 from traiNNer.data.normalization import dumped
 from traiNNer.inference import network_info
@@ -143,12 +144,12 @@ def build_model(run: Prepared) -> SRModel:
 
 
 def _build_player(run: Prepared, name: str) -> Player:
-    train, net, optimizer = run.train, run.nets[name], run.optimizers[name]
+    net, optimizer = run.nets[name], run.optimizers[name]
     return Player(
         net,
         optimizer,
         run.rates[name].of(optimizer),
-        max_norm=train.grad_clip_max_norm if train.grad_clip else None,
+        max_norm=clip_threshold(run.train),
         loss_scale=LossScale(run.device) if run.precision.scales_loss else None,
         forward_net=_forward_net(run, net),
     )

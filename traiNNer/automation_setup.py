@@ -50,8 +50,7 @@ class Automations:
 
 def build_automations(run: Prepared, findings: Findings) -> Automations:
     """Build and start the automations of the option file; what they have to say becomes the run's notices."""
-    section = run.train.training_automations
-    active: Mapping[str, Mapping[str, Any]] = {} if section is None else section.active
+    active: Mapping[str, Mapping[str, Any]] = run.train.training_automations.active
     if not active or "net_g" not in run.nets or "train" not in run.datasets:
         return Automations()
     built = Automations(facts=_facts(run))
@@ -118,5 +117,5 @@ def put_to_work(
         memory=memory_reader(run.device) if automations.recovers else None,
     )
     model.observer, monitor.listener = manager, manager.observations.read
-    model.samples_gradients = manager.samples_gradients
+    # samples
     return manager

@@ -13,6 +13,7 @@ from traiNNer import __version__
 from traiNNer.assembly import build_trainer
 from traiNNer.cli import TrainArguments
 from traiNNer.config import DatasetOptions, Options, TrainOptions
+from traiNNer.config.automations import clip_threshold
 from traiNNer.inference import network_info
 from traiNNer.lr_finder import STEPS, find_lr, plot, report
 from traiNNer.preparation import Prepared, folders_of, prepare
@@ -207,7 +208,8 @@ def _loss_row(schedule: WeightSchedule) -> str:
 
 def _optimizer_row(train: TrainOptions, name: str) -> str:
     options = train.optim_g if name == "net_g" else train.optim_d
-    clip = f", gradient norm clipped at {train.grad_clip_max_norm:g}" if train.grad_clip else ""
+    norm = clip_threshold(train)
+    clip = "" if norm is None else f", gradient norm clipped at {norm:g}"
     rest = ", rests while the adversarial loss rises" if name == "net_d" and train.adaptive_d else ""
     return _component_row(options) + clip + rest
 

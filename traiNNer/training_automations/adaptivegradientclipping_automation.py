@@ -11,6 +11,7 @@ from pydantic import Field
 from traiNNer.training_automations.base import (
     Decision,
     Note,
+    Occasion,
     Phase,
     RunFacts,
     SetClipThreshold,
@@ -110,7 +111,8 @@ class AdaptiveGradientClipping:
     """
 
     name = "AdaptiveGradientClipping"
-    max_adjustments = 100
+    asked: Occasion = "interval"
+    max_adjustments: int | None = 100
 
     def __init__(
         self,

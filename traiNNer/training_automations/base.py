@@ -11,6 +11,8 @@ from traiNNer.types import Better
 Phase: TypeAlias = Literal["losses", "batch size"]
 """What changes: a loss begins, ends, reaches its target or is moved; or the number of images of a step."""
 
+Occasion: TypeAlias = Literal["interval", "validation"]
+
 Evidence: TypeAlias = Mapping[str, float | int | str]
 """Figures behind a decision, for `automations.jsonl`."""
 
@@ -229,6 +231,8 @@ class Automation(Protocol):
 
     name: str
     """As it stands in log lines."""
+    asked: Occasion
+    """When it is asked what to do: at fixed intervals, which nothing shifts, or after each validation."""
     max_adjustments: int | None
     """Counted decisions after which the last values hold, unless the option file says another number; None: any."""
 
@@ -253,7 +257,7 @@ class Automation(Protocol):
         ...
 
     def decide(self, iteration: int) -> list[Decision]:
-        """What is to be done now, if anything; asked at fixed intervals and after validations."""
+        """What is to be done now, if anything."""
         ...
 
     def holding(self) -> list[Decision]:

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from traiNNer.training_automations.base import Decision, Phase, RunFacts, StepFacts, StopTraining, ValidationFacts
+from traiNNer.training_automations.base import (
+    Decision,
+    Occasion,
+    Phase,
+    RunFacts,
+    StepFacts,
+    StopTraining,
+    ValidationFacts,
+)
 from traiNNer.training_automations.trend import slopes
 from traiNNer.utils.errors import ConfigError, Problem, nearest
 from traiNNer.utils.registry import AUTOMATIONS
@@ -135,7 +143,8 @@ class IntelligentEarlyStopping:
     """
 
     name = "IntelligentEarlyStopping"
-    max_adjustments = 1
+    asked: Occasion = "validation"
+    max_adjustments: int | None = 1
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from pydantic import Field
 from traiNNer.training_automations.base import (
     Decision,
     Note,
+    Occasion,
     Phase,
     RunFacts,
     SetLearningRateFactor,
@@ -87,7 +88,8 @@ class IntelligentLearningRateScheduler:
     """
 
     name = "IntelligentLearningRateScheduler"
-    max_adjustments = 50
+    asked: Occasion = "interval"
+    max_adjustments: int | None = 50
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from traiNNer.training_automations.base import (
     MemoryFacts,
     ObservesGradients,
     ObservesMemory,
+    Occasion,
     OutOfMemoryFacts,
     Phase,
     RunFacts,
@@ -34,7 +35,7 @@ from traiNNer.utils.logging import get_logger
 from traiNNer.utils.memory import MemoryReader
 
 TICK = 10
-"""Iterations between two times that automations are told and asked, whatever is logged, validated or saved meanwhile."""
+"""Iterations between two times that automations are told and asked, whatever is logged, validated or saved."""
 
 
 class ReadsValues(Protocol):
@@ -132,7 +133,7 @@ class AutomationManager:
         if due:
             self._deliver()
             self._tell_memory(iteration)
-            self._decide(iteration)
+            self._decide(iteration, "interval")
 
     def after_validation(self, metrics: Mapping[str, float], iteration: int) -> None:
         """A validation is done."""
@@ -142,7 +143,7 @@ class AutomationManager:
         for guarded in self._deciding():
             with guarded.doing("observe_validation"):
                 guarded.automation.observe_validation(facts)
-        self._decide(iteration)
+        self._decide(iteration, "validation")
 
     # what automations are told
 
@@ -199,21 +200,21 @@ class AutomationManager:
         """
         self._journal.resume(iteration)
         if self._was_stopped or any(each.fallback_due for each in self._automations.values()):
-            self._decide(iteration)
+            self._decide(iteration, "validation")
 
-    def _decide(self, iteration: int) -> None:
-        outcome = self._ask(iteration) if dist.is_main() else None
+    def _decide(self, iteration: int, occasion: Occasion) -> None:
+        outcome = self._ask(iteration, occasion) if dist.is_main() else None
         self._carry_out(dist.broadcast_object(outcome), iteration)
         if any(each.fallback_due for each in self._automations.values()):  # in all processes alike by now
             self._fall_back(dist.broadcast_object(self._ask_fallbacks() if dist.is_main() else None), iteration)
 
-    def _ask(self, iteration: int) -> _Outcome:
+    def _ask(self, iteration: int, occasion: Occasion) -> _Outcome:
         outcome = _Outcome()
         for key, guarded in self._automations.items():
-            if guarded.works:
+            if guarded.works and guarded.automation.asked == occasion:
                 with guarded.doing("decide"):
                     outcome.decisions += [(key, decision) for decision in guarded.decide(iteration)]
-        outcome.plan = self._sampling(iteration + 1)
+        outcome.plan = self._sampling(iteration + 1) if occasion == "interval" else self._plan
         outcome.failures = {key: each.failure for key, each in self._automations.items() if each.fallback_due}
         return outcome
 

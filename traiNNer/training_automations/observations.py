@@ -99,7 +99,8 @@ def merged(processes: Sequence[Sequence[dict[str, Any]]]) -> list[StepFacts]:
     steps: list[StepFacts] = []
     for each in zip(*processes, strict=True):
         means = {key: _means([step[key] for step in each]) for key in ("losses", "gradients")}
-        steps.append(StepFacts(**{**each[0], **means, "seconds": max(step["seconds"] for step in each)}))
+        facts: dict[str, Any] = {**each[0], **means, "seconds": max(step["seconds"] for step in each)}
+        steps.append(StepFacts(**facts))
     return steps
 
 
