@@ -117,5 +117,5 @@ def put_to_work(
         memory=memory_reader(run.device) if automations.recovers else None,
     )
     model.observer, monitor.listener = manager, manager.observations.read
-    # samples
+    model.gradient_shares.request(manager.samples_gradients)
     return manager

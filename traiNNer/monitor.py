@@ -130,6 +130,7 @@ class StepMonitor:
             self.listener(step.iteration, dict(values))
         finite, losses_finite = values.pop("finite"), values.pop("losses_finite")
         scales = [values.pop(label) for label in step.labels if label.startswith("loss_scale/")]
+        values = {label: value for label, value in values.items() if not label.startswith("gradient/")}
         if finite:
             self._in_a_row = 0
             for label, value in values.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,6 +16,7 @@ from traiNNer.losses.term import Term, parts
 from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.discriminator import Discriminator, Pair
 from traiNNer.models.ema import Ema
+from traiNNer.models.gradient_shares import GradientShares
 from traiNNer.models.loss_schedulers import LossSchedulers
 from traiNNer.models.player import Player
 from traiNNer.optimizers import averaged_weights, effective_lr
@@ -69,7 +70,8 @@ class SRModel:
         self.device = torch.device(device)
         self.record: dict[str, Tensor] = {}
         """Device scalars of the last step: each loss's unweighted value, `grad_norm/<network>`, `loss_scale/<network>`
-        where there is one, and 1 or 0 for `losses_finite` (in all processes) and `finite` (the gradients too)."""
+        where there is one, `gradient/<loss>` where sampled, and 1 or 0 for `losses_finite` (in all processes) and
+        `finite` (the gradients too)."""
         self.loss_weights: dict[str, float] = {}
         """The weight of each loss in the last step, everything that multiplies it included."""
         self.loss_schedulers = loss_schedulers or LossSchedulers()
@@ -84,6 +86,7 @@ class SRModel:
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.observer = observer
         self._batches: list[dict[str, Tensor]] = []
+        self.gradient_shares = GradientShares(generator, lambda net, lq: self._generate(net, lq, graph=True))
         self._discriminator: Discriminator | None = None
         if discriminator is not None:
             self.players["net_d"] = discriminator
@@ -213,6 +216,7 @@ class SRModel:
         if self._discriminator is not None and judged:
             finite = self._step_discriminator(self._discriminator, current_iter, learning, pairs, finite)
         self.record["finite"] = finite.float()
+        self.record |= self.gradient_shares.taken()
         if self.observer is not None:
             self.observer.after_step(self._report(current_iter))
 
@@ -287,6 +291,7 @@ class SRModel:
         """Losses and backward of one micro-batch; the detached unweighted losses."""
         inputs = self._loss_inputs(current_iter, live, batch, output)
         values = {term.label: term.loss(**_given(term, inputs)) for term in live}
+        self.gradient_shares.sample(current_iter, live, values, output, batch["lq"])
         weighted = [term.weighted(values[term.label], current_iter) for term in live]
         player.backward(torch.stack(weighted).sum() / len(self._batches))
         named = [parts(label, value) for label, value in values.items()]
@@ -331,7 +336,7 @@ class SRModel:
         self.record |= record
         return finite
 
-    def _generate(self, net: nn.Module, lq: Tensor, *, graph: bool) -> Tensor:
+    def _generate(self, net: Callable[[Tensor], Tensor], lq: Tensor, *, graph: bool) -> Tensor:
         """A generator's output in float32, with or without its graph."""
         with torch.set_grad_enabled(graph), self._autocast():
             output = net(lq)
