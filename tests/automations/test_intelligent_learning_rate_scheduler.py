@@ -389,8 +389,10 @@ def test_fallback_is_the_configured_schedule_or_another_from_here() -> None:
 def test_what_cannot_be_is_refused_or_told() -> None:
     with pytest.raises(ConfigError, match="val/lpips is not computed; accepted: val/psnr, val/ssim"):
         automation(RUN, monitor_metric="val/lpips")
-    with pytest.raises(ConfigError, match="unknown scheduler 'cosin'"):
+    with pytest.raises(ConfigError, match=r"^fallback_scheduler_type: unknown scheduler 'cosin'"):
         automation(fallback_scheduler_type="cosin")
+    with pytest.raises(ConfigError, match=r"^fallback_scheduler_params\.T_mx: unknown key; .*did you mean T_max"):
+        automation(fallback_scheduler_type="cosine", fallback_scheduler_params={"T_mx": 5})
     run = RunFacts(total_iter=100, trend_losses=frozenset({"l1loss"}), better={"val/psnr": "higher"}, val_freq=5000)
     assert IntelligentLearningRateScheduler().start(run) == [
         "8 validations take more than 16,000 iterations: the training loss alone decides"

@@ -30,13 +30,16 @@ VALUES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
-        st.dictionaries(st.sampled_from(["type", "name", "scale", "enabled", "loss_weight", "x-y", "1", "a.b"]), inner),
+        st.dictionaries(
+            st.sampled_from(["type", "name", "scale", "enabled", "fallback", "loss_weight", "x-y", "1", "a.b"]), inner
+        ),
     ),
     max_leaves=5,
 )
 NAMES = """
     train val datasets network_g network_d path logger losses pixel_opt optim_g scheduler metrics type name scale
     gt_size loss_weight total_iter training_automations eco wandb start_iter use_moa launcher debug [x]
+    early_stopping AdaptiveGradientClipping dynamic_loss_scheduling
 """
 KEYS = st.sampled_from(NAMES.split())
 

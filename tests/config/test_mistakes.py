@@ -621,18 +621,11 @@ CASES = {
         "set by the program itself; accepted: leaving it out",
         "",
     ),
-    "later feature: automations": (
-        "  total_iter: 2000",
-        "  total_iter: 2000\n  training_automations: {enabled: true}  # <-",
-        "train.training_automations",
-        "not supported yet; accepted: leaving it out",
-        "",
-    ),
-    "later feature: dynamic losses": (
+    "later feature: another kind of data": (
         "num_gpu: 0",
-        "dynamic_loss_scheduling: {auto_calibrate: true}  # <-",
-        "dynamic_loss_scheduling",
-        "not supported yet; accepted: leaving it out",
+        "input_pixel_format: y  # <-",
+        "input_pixel_format",
+        "not supported yet; accepted: leaving it out, or rgb",
         "",
     ),
     "a network of another model": (

@@ -254,20 +254,15 @@ dist_params:
 """
 
 
-def _without(text: str, start: str, end: str) -> str:
-    return text[: text.index(start)] + text[text.index(end) :]
+def test_the_complete_example(load) -> None:
+    options = load(COMPLETE)
 
-
-def test_of_the_complete_example_only_the_later_features_are_missing(mistakes) -> None:
-    assert [line.split("; ")[0] for line in mistakes(COMPLETE)] == [
-        "x.yml:53: train.training_automations: not supported yet",
+    assert list(options.train.training_automations.active) == [
+        "intelligent_learning_rate_scheduler",
+        "dynamic_batch_size_optimizer",
+        "adaptive_gradient_clipping",
+        "intelligent_early_stopping",
     ]
-
-
-def test_the_complete_example_without_the_later_features(load) -> None:
-    text = _without(COMPLETE, "  # Training Automations (Phase 1)", "# Loss Configuration")
-
-    options = load(text)
 
     assert dict(options.network_g) | {"num_feat": 48, "num_groups": 3, "scale": 2} == dict(options.network_g)
     assert [(loss["name"], loss["loss_weight"]) for loss in options.train.losses] == [

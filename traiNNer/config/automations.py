@@ -61,6 +61,8 @@ def settle_automations(root: Node, notices: list[Problem]) -> list[Problem]:
     manager = _manager(root, next(iter(found.values()), None))
     if manager is None:
         return problems
+    if not _open(manager):
+        return [*problems, _not_a_section(manager)]
     manager.section.update(found)
     train = root.section["train"]
     for name, node in found.items():
@@ -93,28 +95,29 @@ def _manager(root: Node, first: Node | None) -> Node | None:
     """The section that holds them all; made where there is none, but automations are."""
     train = root.section.get("train")
     manager = None if train is None else train.section.get(MANAGER)
-    if manager is not None:
-        _open(manager)
-    elif first is not None:
+    if manager is None and first is not None:
         train = root.child("train", {}, first.line) if train is None or train.value is None else train
         manager = train.child(MANAGER, {}, first.line)
     return manager
 
 
-def _open(node: Node) -> None:
-    """A section written as true, false or nothing becomes one."""
+def _open(node: Node) -> bool:
+    """A section written as true, false or nothing becomes one; whether it is one now."""
     if node.value is None:
         node.value = {}
     elif isinstance(node.value, bool):
         node.value = {"enabled": Node(node.value, node.line, node.written, node.file)}
+    return isinstance(node.value, dict)
+
+
+def _not_a_section(node: Node) -> Problem:
+    return node.problem(f"found {shown(node.plain())}; accepted: a section, true or false")
 
 
 def _settle(name: str, node: Node, total_iter: int, notices: list[Problem]) -> list[Problem]:
     """Bring one section into the form of a component's."""
-    _open(node)
-    if not isinstance(node.value, dict):
-        found, node.value = shown(node.plain()), {"type": Node(TYPES[name], node.line, node.written, node.file)}
-        return [node.problem(f"found {found}; accepted: a section, true or false")]
+    if not _open(node):
+        return [_not_a_section(node)]
     section, problems = node.section, _fallback(name, node)
     written = section.pop("type", None)
     if written is not None and AUTOMATIONS.normalize(str(written.value)) != AUTOMATIONS.normalize(name):
@@ -218,6 +221,7 @@ def automation_notices(data: Data) -> Iterator[Problem]:
     elif written:
         off = (name for name in written if name not in active and isinstance(manager[name], dict))
         yield from (Problem(key=_key(name), message="switched off") for name in off)
+    yield from _unused_shares(train.get("losses"), LOSSES in active)
     if CLIPPING in active and train.get("grad_clip_max_norm") is not None:
         message = f"has no effect with {CLIPPING}, which has thresholds of its own"
         yield Problem(key="train.grad_clip_max_norm", message=message)
@@ -231,6 +235,20 @@ def automation_notices(data: Data) -> Iterator[Problem]:
     if every is not None and patience < every:
         message = f"{patience:,} is less than val_freq, {every:,}: one validation without an improvement ends the run"
         yield Problem(key=_key(STOPPING, "patience"), message=message)
+
+
+def _unused_shares(losses: Any, scheduled: bool) -> Iterator[Problem]:
+    """What entries of `train.losses` say for an automation that does not use it."""
+    for index, entry in enumerate(cast("list[Any]", losses) if isinstance(losses, list) else []):
+        values = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
+        for name in ("share", "fixed"):
+            key = f"train.losses[{index}].{name}"
+            if values.get(name) in (None, False):
+                continue
+            if not scheduled:
+                yield Problem(key=key, message=f"has no effect without {LOSSES}")
+            elif name == "share" and values.get("fixed") is True:
+                yield Problem(key=key, message="has no effect with fixed: true")
 
 
 def _key(name: str, key: str = "") -> str:

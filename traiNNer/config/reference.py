@@ -10,9 +10,19 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
+from traiNNer.config.automations import FALLBACKS, STOPPING, TYPES
 from traiNNer.config.options import Options
-from traiNNer.config.sections import DatasetOptions, LossEntry, Section
-from traiNNer.utils.registry import DATASETS, LOSSES, METRICS, NETWORKS, OPTIMIZERS, SCHEDULERS, Registry
+from traiNNer.config.sections import AutomationEntry, AutomationsOptions, DatasetOptions, LossEntry, Section
+from traiNNer.utils.registry import (
+    AUTOMATIONS,
+    DATASETS,
+    LOSSES,
+    METRICS,
+    NETWORKS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    Registry,
+)
 from traiNNer.utils.scheduler_params import SchedulerParams
 from traiNNer.utils.schema import parameters_model
 
@@ -37,8 +47,34 @@ def json_schema() -> Schema:
             registry, beside.get(registry.kind, {}), ["type", *required.get(registry.kind, [])], definitions
         )
     definitions[METRICS.kind]["required"] = []  # the label says the type
+    _automations(definitions)
     schema = _with_references(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _names(registry: Registry) -> list[str]:
+    """What is registered; an automation under one name, for the key of its section says which it is."""
+    names = registry.names()
+    return [name for name in TYPES.values() if name in names] if registry is AUTOMATIONS else names
+
+
+def _automations(definitions: Schema) -> None:
+    """An automation's section under its key and under its name: its type need not be written."""
+    fields = cast("Schema", definitions["AutomationsOptions"])["properties"]
+    for key, name in TYPES.items():
+        own = _parameters(AUTOMATIONS, name) if name in _names(AUTOMATIONS) else {"properties": {}}
+        definitions.update(own.get("$defs", {}))
+        fallback = {short: own["properties"].get(f"fallback_{short}", {}) for short in FALLBACKS.get(key, ())}
+        if key == STOPPING:
+            fallback = {"early_stopping": {"enum": [False, None]}}
+        properties: Schema = {"type": {}, **AutomationEntry.model_json_schema()["properties"], **own["properties"]}
+        if fallback:
+            nested = {"type": ["object", "null"], "properties": fallback, "additionalProperties": False}
+            properties["fallback"] = nested
+        kinds = ["object", "boolean", "null"]
+        definitions[name] = {"type": kinds, "properties": properties, "additionalProperties": False}
+        text = fields[key]["description"]
+        fields[key] = fields[name] = {"$ref": f"#/$defs/{name}", "description": text}
 
 
 def _component_schema(registry: Registry, beside: Schema, required: list[str], definitions: Schema) -> Schema:
@@ -89,8 +125,8 @@ def _with_references(value: Any) -> Any:
 def option_keys() -> list[str]:
     """Every key that an option file may have: `train.total_iter`, `datasets.*.type`, `loss:l1loss.reduction`."""
     keys = [f"{path}{name}" for path, model in sections() for name in model.model_fields if name != "component"]
-    for registry in REGISTRIES:
-        for name in registry.names():
+    for registry in (*REGISTRIES, AUTOMATIONS):
+        for name in _names(registry):
             keys += [f"{registry.kind}:{name}", *(f"{registry.kind}:{name}.{each}" for each in _fields(registry, name))]
     return sorted(keys)
 
@@ -109,6 +145,8 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
         yield f"{name}.", next(each for each in models if isinstance(each, type) and issubclass(each, Section))
     yield "train.losses[].", LossEntry
     yield "train.loss_scheduler[].", SchedulerParams
+    yield "train.training_automations.", AutomationsOptions
+    yield "train.training_automations.*.", AutomationEntry
 
 
 def reference_page() -> str:
@@ -124,14 +162,23 @@ def reference_page() -> str:
         title = f"`{path.rstrip('.')}`" if path else "Top level"
         lines += [f"## {title}", "", inspect.getdoc(model) or "", ""]
         lines += _table(schema, {name for name in model.model_fields if name != "component"})
-    for registry in REGISTRIES:
+    for registry in (*REGISTRIES, AUTOMATIONS):
         lines += [f"# Type: {registry.kind}", ""]
-        for name in registry.names():
+        for name in _names(registry):
             schema = _parameters(registry, name)
+            if registry is AUTOMATIONS:
+                schema["properties"] |= _own_number(name)
             summary = (inspect.getdoc(registry.get(name)) or "").partition("\n\n")[0].replace("\n", " ")
             lines += [f"## `{name}`", "", summary, ""]
             lines += _table(schema, set(schema["properties"])) if schema["properties"] else ["No parameters.", ""]
     return "\n".join(lines)
+
+
+def _own_number(name: str) -> Schema:
+    """The parameter that every automation has, with the number of this one."""
+    schema = AutomationEntry.model_json_schema()["properties"]["max_adjustments"]
+    number = getattr(AUTOMATIONS.get(name), "max_adjustments", None)
+    return {"max_adjustments": {**schema, "default": number, "description": "after so many the last values hold"}}
 
 
 _THERE = re.compile(r"\n?traiNNer-redux:\s*(.*?)(?=\n\s*\n|\n(?:Shapes|Range|Reference):|\n```|\Z)", flags=re.DOTALL)

@@ -80,6 +80,13 @@ class LossEntry(WeightSchedule):
         pattern=r"^[\w.\-]+$",
         text="Label in log and TensorBoard; default: the type, then type_2, ...",
     )
+    share: float | None = option(
+        None,
+        unit="ratio",
+        gt=0,
+        text="For dynamic_loss_scheduling: wanted share of the gradient, relative to the anchor's; default: by weight.",
+    )
+    fixed: Switch = option(False, unit="switch", text="For dynamic_loss_scheduling: leave this weight alone.")
 
 
 Loss: TypeAlias = Annotated[ComponentOptions, OfKind(LOSSES, common=LossEntry)]
@@ -219,7 +226,15 @@ Automation: TypeAlias = Annotated[
 
 
 class AutomationsOptions(Section):
-    """What changes the training while it runs; an automation without a section does not run."""
+    """What changes the training while it runs; an automation without a section does not run.
+
+    The section, and each automation's, may also stand at top level or directly under `train`, but once. Names count
+    without regard to case and underscores: `IntelligentEarlyStopping` is `intelligent_early_stopping`, and so is
+    `early_stopping`. An empty section or `true` is an automation with its defaults, `false` one that is off. Keys
+    `fallback_x` may be written as `fallback: {x: ...}`; iterations also as 2k, or as a part of the run, 5%. While
+    `adaptive_gradient_clipping` is switched off, its `fallback_threshold` is in force all the time; where that is not
+    written, `grad_clip_max_norm`.
+    """
 
     enabled: Switch = option(True, unit="switch", text="Whether any automation runs.")
     dynamic_loss_scheduling: Automation | None = option(

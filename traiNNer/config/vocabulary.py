@@ -86,22 +86,18 @@ DATASET_KEYS: dict[str, Later] = {
 }
 """Keys of a data set's section, unless the data set has a parameter of that name."""
 
-LOSS_KEYS: dict[str, Later] = {name: Later() for name in _words("share fixed")}
-"""Keys of an entry of `train.losses`, unless the loss has a parameter of that name."""
-
 # What perceptual losses have beside in traiNNer-redux and, before it, in BasicSR: other networks and ranges, ...
-LOSS_KEYS.update(
-    {
-        "vgg_type": Later(off=("vgg19",)),
-        "use_input_norm": Later(off=(True,)),
-        "range_norm": Later(off=(False,)),
-        "as_loss": Later(off=(True,)),
-        "resize_input": Later(off=(False,)),
-        "clip_min": Later(off=(0, 0.0)),
-        "antialiased": Later(off=(False,)),
-        "verbose_logging": Later(off=(False, True)),
-    }
-)
+LOSS_KEYS: dict[str, Later] = {
+    "vgg_type": Later(off=("vgg19",)),
+    "use_input_norm": Later(off=(True,)),
+    "range_norm": Later(off=(False,)),
+    "as_loss": Later(off=(True,)),
+    "resize_input": Later(off=(False,)),
+    "clip_min": Later(off=(0, 0.0)),
+    "antialiased": Later(off=(False,)),
+    "verbose_logging": Later(off=(False, True)),
+}
+"""Keys of an entry of `train.losses`, unless the loss has a parameter of that name."""
 
 OLD_LOSSES: dict[str, str | None] = {
     "pixel_opt": None,

@@ -39,6 +39,9 @@ are what net_d returns for GT and for the output. Mean and log-variance are an e
 float32; networks that have one give them. The iteration counts from 1.
 """
 
+FOR_AUTOMATIONS = ("share", "fixed")
+"""Keys of an entry that concern neither the loss nor its weight, but what adjusts weights while training."""
+
 BuiltLoss: TypeAlias = Loss | IterativeLossWrapper
 
 
@@ -46,8 +49,8 @@ def build_loss(options: Mapping[str, Any], *, total_iter: int | None = None) -> 
     """Build one loss from an entry of `train.losses`.
 
     Args:
-        options: `{"type": NAME, "loss_weight": FLOAT, **parameters}`, and optionally `name`, its label in the log, and
-            the keys of a schedule, see `WeightSchedule`; `klloss` also by the names in `KL_NAMES`.
+        options: `{"type": NAME, "loss_weight": FLOAT, **parameters}`, and optionally `name`, its label in the log, the
+            keys of a schedule, see `WeightSchedule`, and `FOR_AUTOMATIONS`; `klloss` also by the names in `KL_NAMES`.
         total_iter: length of the run, for iterations written as percentages.
 
     Returns:
@@ -62,9 +65,10 @@ def build_loss(options: Mapping[str, Any], *, total_iter: int | None = None) -> 
     options = _with_kl_names(options)
     own = accepted_names(LOSSES.get(options["type"])) if isinstance(options.get("type"), str) else ()
     keys = [name for name in WeightSchedule.model_fields if name not in own]
+    others = ["name", *(name for name in FOR_AUTOMATIONS if name not in own)]
     entry = {key: value for key, value in options.items() if key in keys and value is not None}
-    component = {key: value for key, value in options.items() if key not in (*keys, "name")}
-    loss: Loss = LOSSES.build(component, also_accepted=["name", *keys])
+    component = {key: value for key, value in options.items() if key not in (*keys, *others)}
+    loss: Loss = LOSSES.build(component, also_accepted=[*others, *keys])
     loss.schedule = _schedule({"loss_weight": 1.0, **entry}, total_iter)
     loss.label = str(options.get("name") or LOSSES.canonical(options["type"]))
     return IterativeLossWrapper(loss, loss.schedule) if loss.schedule.scheduled else loss

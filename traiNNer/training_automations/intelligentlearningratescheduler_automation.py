@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
@@ -388,6 +389,12 @@ def _schedule(name: str | None, parameters: dict[str, Any]) -> dict[str, Any] | 
     """The fallback's schedule, checked."""
     if name is None:
         return None
-    scheduler = {"type": SCHEDULERS.canonical(SCHEDULES.get(name.lower(), name)), **parameters}
-    SCHEDULERS.validate(scheduler)
-    return scheduler
+    scheduler = {"type": SCHEDULES.get(name.lower(), name), **parameters}
+    try:
+        SCHEDULERS.validate(scheduler)
+    except ConfigError as error:
+        of_type, of_params = "fallback_scheduler_type", "fallback_scheduler_params"
+        raise ConfigError(
+            [replace(each, key=of_type) if each.key == "type" else each.under(of_params) for each in error.problems]
+        ) from None
+    return scheduler | {"type": SCHEDULERS.canonical(scheduler["type"])}
