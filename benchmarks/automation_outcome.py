@@ -224,7 +224,9 @@ def table() -> str:
     for name, case in CASES.items():
         for setting in SETTINGS:
             seeds = [seed for (one, two, seed) in sorted(runs) if (one, two) == (name, setting)]
-            pairs = [(runs[name, setting, seed], runs[name, "off", seed]) for seed in seeds if (name, "off", seed) in runs]
+            pairs = [
+                (runs[name, setting, seed], runs[name, "off", seed]) for seed in seeds if (name, "off", seed) in runs
+            ]
             if not pairs:
                 continue
             finals = ", ".join(f"{row['final']:.2f}" for row, _ in pairs)
@@ -270,7 +272,15 @@ def main() -> int:
         for row in pool.map(lambda job: measure(*job, data), work):
             with ROWS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            print(row["case"], row["setting"], row["seed"], row["final"], row["decisions"], f"{row['seconds']} s", flush=True)
+            print(
+                row["case"],
+                row["setting"],
+                row["seed"],
+                row["final"],
+                row["decisions"],
+                f"{row['seconds']} s",
+                flush=True,
+            )
     return 0
 
 

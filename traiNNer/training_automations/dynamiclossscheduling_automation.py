@@ -13,6 +13,8 @@ from traiNNer.training_automations.base import (
     Decision,
     LossFacts,
     Note,
+    Occasion,
+    Phase,
     RunFacts,
     SetLossWeight,
     StepFacts,
@@ -71,7 +73,8 @@ class DynamicLossScheduling:
     """
 
     name = "DynamicLossScheduling"
-    max_adjustments = None
+    asked: Occasion = "interval"
+    max_adjustments: int | None = None
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class DynamicLossScheduling:
         few = any(share.count < ENOUGH and iteration <= share.since + BURST for share in live)
         return few or iteration % self._every == 0
 
-    def observe_phase(self, iteration: int, what: str) -> None:
+    def observe_phase(self, iteration: int, what: Phase) -> None:
         """A loss that switches on is noticed by its weight."""
 
     def observe_step(self, step: StepFacts) -> None:
@@ -240,6 +243,14 @@ class DynamicLossScheduling:
         text = f"loss weight of {label} stays at {share.weight * share.applied:.3g}: {why}"
         return [Note(reason="settled", text=text, evidence={"factor": share.applied}, counts=False)]
 
+    def holding(self) -> list[Decision]:
+        """The factors of weights that are not the option file's."""
+        return [
+            SetLossWeight(reason="resume", text="", counts=False, label=label, factor=share.applied)
+            for label, share in self._shares.items()
+            if share.applied != 1
+        ]
+
     def fallback(self) -> list[Decision]:
         """The weights as the option file and the calibration have them."""
         decisions: list[Decision] = []
@@ -263,7 +274,8 @@ class DynamicLossScheduling:
         self._calibrated = state_dict["calibrated"]
         for label, state in state_dict["losses"].items():
             if label in self._shares:
-                self._shares[label] = LossShare.of(state)
+                share = self._shares[label] = LossShare.of(state)
+                share.factor = math.exp(min(max(math.log(share.factor), -self._limit), self._limit))
 
 
 def _usable(norm: float) -> bool:
