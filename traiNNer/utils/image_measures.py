@@ -117,12 +117,11 @@ def _local_variance(luma: np.ndarray) -> float:
     import cv2  # only reading, writing and measuring images needs it
 
     half = WINDOW // 2
-    centred = luma - luma.mean(dtype=np.float64).astype(
-        np.float32
-    )  # so that the difference of squares keeps its digits
-    mean = cv2.boxFilter(centred, -1, (WINDOW, WINDOW))[half:-half, half:-half]
-    square: np.ndarray = cv2.sqrBoxFilter(centred, cv2.CV_32F, (WINDOW, WINDOW))[half:-half, half:-half]
-    return float((square - mean**2).mean(dtype=np.float64))
+    centred = luma - np.float32(luma.mean(dtype=np.float64))  # so that the difference of squares keeps its digits
+    mean = np.asarray(cv2.boxFilter(centred, -1, (WINDOW, WINDOW)), np.float32)
+    square = np.asarray(cv2.sqrBoxFilter(centred, cv2.CV_32F, (WINDOW, WINDOW)), np.float32)
+    variance = (square - mean**2)[half:-half, half:-half]
+    return float(variance.mean(dtype=np.float64))
 
 
 def _edge_density(luma: np.ndarray, noise: float) -> float:
