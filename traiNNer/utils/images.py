@@ -109,14 +109,34 @@ def to_float(image: np.ndarray) -> Tensor:
 
 
 def write_image(path: Path | str, image: Tensor | np.ndarray) -> None:
-    """Write an image with 8 bits a channel: PNG, WebP (lossless), JPEG (quality 95), BMP or TIFF, by the suffix.
+    """Write an image: PNG, WebP (lossless), JPEG (quality 95), BMP or TIFF, by the suffix.
 
     Args:
         path: the file; its folder is made, and it is replaced only when the new one is complete.
-        image: (3, H, W) or (1, 3, H, W) float RGB, clamped to [0, 1] and rounded; or (H, W, 3) uint8 RGB.
+        image: as `encode_image` takes it.
 
     Raises:
         ImageError: unknown suffix, or the image cannot be encoded or written.
+    """
+    path = Path(path)
+    data = encode_image(path, image)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, data)
+    except OSError as error:
+        raise ImageError(path, _reason(error)) from None
+
+
+def encode_image(path: Path | str, image: Tensor | np.ndarray) -> bytes:
+    """What a file of that name holds; see `write_image`.
+
+    Args:
+        path: the file, which is not written.
+        image: (3, H, W) or (1, 3, H, W) float RGB, clamped to [0, 1] and rounded to 8 bits; or (H, W, 3) uint8 RGB, for
+            PNG and TIFF also uint16.
+
+    Raises:
+        ImageError: unknown suffix, or the image cannot be encoded.
     """
     import cv2  # 0.13 s that only reading and writing images needs
 
@@ -135,11 +155,7 @@ def write_image(path: Path | str, image: Tensor | np.ndarray) -> None:
         raise ImageError(path, f"cannot be encoded: {_short(error)}") from None
     if not done:
         raise ImageError(path, "cannot be encoded")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, data.tobytes())
-    except OSError as error:
-        raise ImageError(path, _reason(error)) from None
+    return data.tobytes()
 
 
 def find_images(folder: Path | str, *, recursive: bool = True) -> list[Path]:
