@@ -66,7 +66,7 @@ def build_trainer(run: Prepared, arguments: TrainArguments, console: Console | N
         total_iter=run.train.total_iter,
         enabled=dist.is_main(),
     )
-    manager = put_to_work(run, model, loader, monitor, reporter.scalars)
+    manager = put_to_work(run, model, loader, monitor, reporter.scalars, console)
     checkpoint = _track(run, model)
     seed_everything(run.seed, dist.rank())  # from here on every rank draws numbers of its own
     per_rank = {"monitor": dist.PerRank(monitor), "rng": dist.PerRank(RandomState())}

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from traiNNer.component_checks import given_by_validations
 from traiNNer.controls import RunControls
+from traiNNer.data.measures import measure_dataset
 from traiNNer.data.train_loader import AUTO_ITERATIONS, TrainLoader
 from traiNNer.losses.base import LossKind
 from traiNNer.losses.term import Term
+from traiNNer.reporting import log_table
 from traiNNer.training_automations.base import LossFacts, ObservesMemory, RunFacts
+from traiNNer.training_automations.calibration import describe
 from traiNNer.training_automations.guard import Guarded
 from traiNNer.training_automations.journal import Journal, Scalars
 from traiNNer.training_automations.manager import AutomationManager
 from traiNNer.utils import dist
+from traiNNer.utils.images import ImageError
+from traiNNer.utils.logging import get_logger
 from traiNNer.utils.memory import memory_reader
 from traiNNer.utils.registry import AUTOMATIONS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from traiNNer.findings import Findings
     from traiNNer.models.sr_model import SRModel
     from traiNNer.monitor import StepMonitor
@@ -33,6 +41,8 @@ GRAPH_MODES = ("reduce-overhead", "max-autotune")
 """Modes of torch.compile that record CUDA graphs, each for one size of a batch."""
 
 FILE = "automations.jsonl"
+
+LOSSES = "dynamic_loss_scheduling"
 
 
 @dataclass
@@ -101,13 +111,40 @@ def _facts(run: Prepared) -> RunFacts:
     )
 
 
+def calibrate(run: Prepared, console: Console | None) -> None:
+    """Measure the training images of a run that begins, if its losses are to be calibrated by them, and say so."""
+    guarded = run.automations.guarded.get(LOSSES)
+    if guarded is None or run.resume is not None or not dist.is_main():
+        return
+    options = run.train.training_automations.active[LOSSES]
+    if not options["auto_calibrate"]:
+        return
+    began = time.perf_counter()
+    try:
+        cache = run.paths.experiment.parent / ".cache"
+        found = measure_dataset(run.datasets["train"], seed=run.seed, cache_folder=cache)
+    except ImageError as error:
+        found = str(error)
+    if isinstance(found, str):
+        get_logger().warning("Automation %s: not calibrated: %s", guarded.name, found)
+        return
+    facts = replace(run.automations.facts, measures=found.medians.by_name())
+    with guarded.doing("calibration"):
+        rows = describe(facts.measures, facts.losses)
+        shown = [(row.measure, f"{row.found} (usual {row.reference}): {row.follows}") for row in rows]
+        title = f"training images: {found.crops} crops of {found.images} files"
+        log_table(f"{title}, measured in {time.perf_counter() - began:.1f} s", shown, console)
+        guarded.start(facts)
+
+
 def put_to_work(
-    run: Prepared, model: SRModel, loader: TrainLoader, monitor: StepMonitor, scalars: Scalars
+    run: Prepared, model: SRModel, loader: TrainLoader, monitor: StepMonitor, scalars: Scalars, console: Console | None
 ) -> AutomationManager | None:
     """The manager of a run's automations, which model and monitor report to; None for a run without any."""
     automations = run.automations
     if not automations.guarded:
         return None
+    calibrate(run, console)
     manager = AutomationManager(
         automations.guarded,
         controls=RunControls(model, loader, run.train.total_iter),

@@ -48,7 +48,7 @@ def calibrate(measures: Mapping[str, float], losses: Mapping[str, LossFacts]) ->
 
     Texture variance acts on perceptual, frequency and adversarial losses, edge density on those of structure,
     colourfulness on those of colour; adversarial ones are halved for noisy or blocky images. The geometric mean is
-    over all losses that are not `fixed`; those keep exactly 1.
+    over all losses but those that are `fixed` or have a `share`, which decides for them; those keep exactly 1.
 
     Args:
         measures: of the training images, by name; one that is missing has no effect.
@@ -57,7 +57,7 @@ def calibrate(measures: Mapping[str, float], losses: Mapping[str, LossFacts]) ->
     Returns:
         By label, what to multiply the weight by.
     """
-    free = [label for label, facts in losses.items() if not facts.fixed]
+    free = [label for label, facts in losses.items() if _free(facts)]
     logarithms = [_raw_logarithm(measures, losses[label].kind) for label in free]
     balanced = dict(zip(free, map(math.exp, _balanced(logarithms)), strict=True))
     return {label: balanced.get(label, 1.0) for label in losses}
@@ -73,7 +73,7 @@ def describe(measures: Mapping[str, float], losses: Mapping[str, LossFacts]) -> 
         if name not in measures:
             continue
         if name in _HALVING:
-            adversarial = any(facts.kind == "adversarial" and not facts.fixed for facts in losses.values())
+            adversarial = any(facts.kind == "adversarial" and _free(facts) for facts in losses.values())
             follows = "adversarial losses halved" if name in halved and adversarial else "nothing"
             reference = f"{usual[name]:.4g}, high above {_HALVING[name]:g}"
         else:
@@ -126,5 +126,12 @@ def _balanced(logarithms: Sequence[float]) -> list[float]:
 
 
 def _listed(multipliers: Mapping[str, float], labels: Sequence[str], losses: Mapping[str, LossFacts]) -> str:
-    named = [f"{label} {'fixed' if losses[label].fixed else f'x {multipliers[label]:.2f}'}" for label in labels]
-    return ", ".join(named) or "nothing"
+    def multiplier(label: str) -> str:
+        facts = losses[label]
+        return f"x {multipliers[label]:.2f}" if _free(facts) else "fixed" if facts.fixed else "by its share"
+
+    return ", ".join(f"{label} {multiplier(label)}" for label in labels) or "nothing"
+
+
+def _free(facts: LossFacts) -> bool:
+    return not facts.fixed and facts.share is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
@@ -20,6 +19,7 @@ from traiNNer.training_automations.base import (
     StepFacts,
     ValidationFacts,
 )
+from traiNNer.training_automations.calibration import calibrate
 from traiNNer.training_automations.loss_share import ENOUGH, LossShare
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import AUTOMATIONS
@@ -171,9 +171,9 @@ class DynamicLossScheduling:
         """Multiply the weights of losses without a `share` by what the training images ask for."""
         self._calibrated = True
         decisions: list[Decision] = []
-        for label, multiplier in _calibration(self._run.measures, self._run.losses).items():
+        for label, multiplier in calibrate(self._run.measures, self._run.losses).items():
             facts, share = self._run.losses[label], self._shares[label]
-            if facts.fixed or facts.share is not None or multiplier == 1:
+            if multiplier == 1:
                 continue
             share.calibration = multiplier
             text = f"{_change(label, share.weight, 1.0, multiplier)} due to calibration ({facts.kind})"
@@ -312,9 +312,3 @@ def _targets(losses: Mapping[str, LossFacts], anchor: str) -> str:
         *([f"fixed weights: {', '.join(fixed)}"] if fixed else []),
     ]
     return "; ".join(parts) or "there is no other loss"
-
-
-def _calibration(measures: Mapping[str, float], losses: Mapping[str, LossFacts]) -> dict[str, float]:
-    """Multipliers by label."""
-    calibration = importlib.import_module("traiNNer.training_automations.calibration")
-    return calibration.calibrate(measures, losses)
