@@ -55,7 +55,7 @@ class Case:
     poisoned: bool = False
 
 
-RATE = 2e-3
+RATE = 1e-3
 STRAY = {"type": "spectrumerrorloss", "loss_weight": 10.0, "share": 0.1}
 """Weighted a thousand times what it should be; its share of the gradient is what was meant."""
 

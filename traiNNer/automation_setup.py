@@ -15,7 +15,7 @@ from traiNNer.data.train_loader import AUTO_ITERATIONS, TrainLoader
 from traiNNer.losses.base import LossKind
 from traiNNer.losses.term import Term
 from traiNNer.reporting import log_table
-from traiNNer.training_automations.base import LossFacts, ObservesMemory, RunFacts
+from traiNNer.training_automations.base import BatchFacts, LossFacts, ObservesMemory, RunFacts
 from traiNNer.training_automations.calibration import describe
 from traiNNer.training_automations.guard import Guarded
 from traiNNer.training_automations.journal import Journal, Scalars
@@ -97,11 +97,13 @@ def _facts(run: Prepared) -> RunFacts:
         adversarial_from=min(adversarial, default=None),
         trend_losses=frozenset(label for label, term in terms.items() if term.loss.kind in STEADY),
         has_schedule=run.rates["net_g"].scheduler is not None if "net_g" in run.rates else False,
-        batch_size=batch_size,
-        accum_iter=section.accum_iter,
-        images=images // dist.world_size(),
-        total_memory=memory_reader(run.device).read().total,
-        fixed_batch_size=f"compile_mode {run.options.compile_mode} records CUDA graphs" if graphs else "",
+        batch=BatchFacts(
+            size=batch_size,
+            accum_iter=section.accum_iter,
+            images=images // dist.world_size(),
+            total_memory=memory_reader(run.device).read().total,
+            fixed=f"compile_mode {run.options.compile_mode} records CUDA graphs" if graphs else "",
+        ),
         losses={
             label: LossFacts(
                 kind=term.loss.kind, share=entries[label].get("share"), fixed=bool(entries[label].get("fixed"))

@@ -11,7 +11,6 @@ from pydantic import Field
 from traiNNer.training_automations.base import (
     Decision,
     Note,
-    Occasion,
     Phase,
     RunFacts,
     SetClipThreshold,
@@ -111,8 +110,8 @@ class AdaptiveGradientClipping:
     """
 
     name = "AdaptiveGradientClipping"
-    asked: Occasion = "interval"
-    max_adjustments: int | None = 100
+    asked = "interval"
+    max_adjustments = 100
 
     def __init__(
         self,

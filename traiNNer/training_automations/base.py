@@ -187,6 +187,22 @@ class LossFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchFacts:
+    """What the option file and the device say about batches."""
+
+    size: int = 1
+    """Images of a micro-batch of one process, as the option file has them."""
+    accum_iter: int = 1
+    """Micro-batches of an iteration."""
+    images: int = 0
+    """Of the training set, for one process."""
+    total_memory: int = 0
+    """Of the device; bytes."""
+    fixed: str = ""
+    """Why the size of a batch has to stay, such as a network compiled into CUDA graphs; empty if it may change."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What is known of a run before its first iteration."""
 
@@ -207,16 +223,7 @@ class RunFacts:
     """Labels of pixel, structure and frequency losses, whose unweighted sum says whether training goes on."""
     has_schedule: bool = False
     """Whether the option file has a schedule of the rate."""
-    batch_size: int = 1
-    """Images of a micro-batch of one process, as the option file has them."""
-    accum_iter: int = 1
-    """Micro-batches of an iteration."""
-    images: int = 0
-    """Of the training set, for one process."""
-    total_memory: int = 0
-    """Of the device; bytes."""
-    fixed_batch_size: str = ""
-    """Why the size of a batch has to stay, such as a network compiled into CUDA graphs; empty if it may change."""
+    batch: BatchFacts = field(default_factory=BatchFacts)
     losses: Mapping[str, LossFacts] = field(default_factory=dict[str, LossFacts])
     """By label, in the option file's order."""
     measures: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -231,10 +238,13 @@ class Automation(Protocol):
 
     name: str
     """As it stands in log lines."""
-    asked: Occasion
-    """When it is asked what to do: at fixed intervals, which nothing shifts, or after each validation."""
-    max_adjustments: int | None
-    """Counted decisions after which the last values hold, unless the option file says another number; None: any."""
+    asked: str
+    """When it is asked what to do: at fixed `interval`s, which nothing shifts, or after each `validation`."""
+
+    @property
+    def max_adjustments(self) -> int | None:
+        """Counted decisions after which the last values hold, unless the option file says another number; None: any."""
+        ...
 
     def start(self, run: RunFacts) -> list[str]:
         """Take the facts of the run, before a state is loaded; lines for the start of the log.

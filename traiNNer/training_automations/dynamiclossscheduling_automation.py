@@ -12,7 +12,6 @@ from traiNNer.training_automations.base import (
     Decision,
     LossFacts,
     Note,
-    Occasion,
     Phase,
     RunFacts,
     SetLossWeight,
@@ -73,8 +72,8 @@ class DynamicLossScheduling:
     """
 
     name = "DynamicLossScheduling"
-    asked: Occasion = "interval"
-    max_adjustments: int | None = None
+    asked = "interval"
+    max_adjustments = None
 
     def __init__(
         self,

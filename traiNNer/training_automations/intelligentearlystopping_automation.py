@@ -10,7 +10,6 @@ from pydantic import Field
 
 from traiNNer.training_automations.base import (
     Decision,
-    Occasion,
     Phase,
     RunFacts,
     StepFacts,
@@ -143,8 +142,8 @@ class IntelligentEarlyStopping:
     """
 
     name = "IntelligentEarlyStopping"
-    asked: Occasion = "validation"
-    max_adjustments: int | None = 1
+    asked = "validation"
+    max_adjustments = 1
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ from pydantic import Field
 from traiNNer.training_automations.base import (
     Decision,
     Note,
-    Occasion,
     Phase,
     RunFacts,
     SetLearningRateFactor,
@@ -89,8 +88,8 @@ class IntelligentLearningRateScheduler:
     """
 
     name = "IntelligentLearningRateScheduler"
-    asked: Occasion = "interval"
-    max_adjustments: int | None = 50
+    asked = "interval"
+    max_adjustments = 50
 
     def __init__(
         self,

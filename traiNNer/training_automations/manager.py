@@ -90,7 +90,7 @@ class AutomationManager:
         self._automations = dict(automations)
         self._controls, self._journal, self._values = controls, journal, values
         self._memory, self._clock = memory, clock
-        self._batch_size = run.batch_size
+        self._batch_size = run.batch.size
         self._failures: list[OutOfMemoryFacts] = []
         self._fallbacks: dict[str, list[Decision]] = {}
         self._began, self._was_stopped = 0.0, False
