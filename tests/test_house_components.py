@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from traiNNer.config.sections import DatasetOptions, LossEntry
+from traiNNer.config.sections import AutomationEntry, DatasetOptions, LossEntry
 from traiNNer.utils.registry import (
     AUTOMATIONS,
     DATASETS,
@@ -23,7 +23,11 @@ from traiNNer.utils.registry import (
 )
 
 REGISTRIES = [NETWORKS, LOSSES, METRICS, DATASETS, OPTIMIZERS, SCHEDULERS, AUTOMATIONS]
-COMMON = {id(LOSSES): set(LossEntry.model_fields), id(DATASETS): set(DatasetOptions.LOADER_KEYS)}
+COMMON = {
+    id(LOSSES): set(LossEntry.model_fields),
+    id(DATASETS): set(DatasetOptions.LOADER_KEYS),
+    id(AUTOMATIONS): set(AutomationEntry.model_fields),
+}
 """Keys of a section that are not parameters of the component it names."""
 INHERITED = {id(DATASETS): {"scale": 2}}
 """What a section takes from elsewhere in the option file when it does not say it."""

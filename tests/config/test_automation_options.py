@@ -13,6 +13,7 @@ import yaml
 
 from traiNNer.config.automations import TYPES, clip_threshold
 from traiNNer.config.reference import json_schema, reference_page
+from traiNNer.config.sections import AutomationsOptions
 from traiNNer.losses import build_loss
 from traiNNer.utils.registry import AUTOMATIONS
 from traiNNer.utils.schema import accepted_names
@@ -440,6 +441,11 @@ def test_a_share_is_positive(mistakes) -> None:
     text = with_text("dynamic_loss_scheduling:", "", change(ENTRY, f"{ENTRY}      share: 0.0\n"))
 
     assert mistakes(text) == ["x.yml:32: train.losses[0].share: found 0.0; accepted: greater than 0.0"]
+
+
+def test_every_automation_has_a_section() -> None:
+    assert ["enabled", *TYPES] == list(AutomationsOptions.model_fields)
+    assert {AUTOMATIONS.get(name) for name in AUTOMATIONS.names()} == {AUTOMATIONS.get(name) for name in TYPES.values()}
 
 
 KNOWN = sorted({AUTOMATIONS.canonical(name) for name in AUTOMATIONS.names()} & set(TYPES.values()))

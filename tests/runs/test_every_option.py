@@ -14,7 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from traiNNer.config.options import Options
-from traiNNer.config.sections import DatasetOptions, LogOptions, PathOptions, TrainOptions, ValOptions
+from traiNNer.config.sections import (
+    AutomationsOptions,
+    DatasetOptions,
+    LogOptions,
+    PathOptions,
+    TrainOptions,
+    ValOptions,
+)
 from traiNNer.losses.l1_loss import L1Loss
 
 Run = Callable[..., int]
@@ -110,6 +117,13 @@ ELSEWHERE = {
     "datasets": "its fields",
     "path": "its fields",
     "train": "its fields",
+    "train.training_automations": "its fields",
+    "train.training_automations.enabled": "tests/config/test_automation_options.py",
+    "train.training_automations.dynamic_loss_scheduling": "tests/automations",
+    "train.training_automations.intelligent_learning_rate_scheduler": "tests/automations",
+    "train.training_automations.dynamic_batch_size_optimizer": "tests/automations",
+    "train.training_automations.adaptive_gradient_clipping": "tests/automations",
+    "train.training_automations.intelligent_early_stopping": "tests/automations",
     "val": "its fields",
     "logger": "its fields",
     "datasets.train.component": "tests/data",
@@ -144,6 +158,7 @@ def every_option() -> set[str]:
         "datasets.train.": DatasetOptions,
         "path.": PathOptions,
         "train.": TrainOptions,
+        "train.training_automations.": AutomationsOptions,
         "val.": ValOptions,
         "logger.": LogOptions,
     }

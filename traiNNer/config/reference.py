@@ -62,19 +62,22 @@ def _automations(definitions: Schema) -> None:
     """An automation's section under its key and under its name: its type need not be written."""
     fields = cast("Schema", definitions["AutomationsOptions"])["properties"]
     for key, name in TYPES.items():
-        own = _parameters(AUTOMATIONS, name) if name in _names(AUTOMATIONS) else {"properties": {}}
-        definitions.update(own.get("$defs", {}))
-        fallback = {short: own["properties"].get(f"fallback_{short}", {}) for short in FALLBACKS.get(key, ())}
+        schema = _parameters(AUTOMATIONS, name) if name in _names(AUTOMATIONS) else {}
+        definitions.update(schema.get("$defs", {}))
+        own = cast("Schema", schema.get("properties", {}))
+        properties: Schema = {"type": {}, **AutomationEntry.model_json_schema()["properties"], **own}
+        fallback: Schema = {short: own.get(f"fallback_{short}", {}) for short in FALLBACKS.get(key, ())}
         if key == STOPPING:
-            fallback = {"early_stopping": {"enum": [False, None]}}
-        properties: Schema = {"type": {}, **AutomationEntry.model_json_schema()["properties"], **own["properties"]}
+            fallback["early_stopping"] = {"enum": [False, None]}
         if fallback:
-            nested = {"type": ["object", "null"], "properties": fallback, "additionalProperties": False}
-            properties["fallback"] = nested
+            properties["fallback"] = {
+                "type": ["object", "null"],
+                "properties": fallback,
+                "additionalProperties": False,
+            }
         kinds = ["object", "boolean", "null"]
         definitions[name] = {"type": kinds, "properties": properties, "additionalProperties": False}
-        text = fields[key]["description"]
-        fields[key] = fields[name] = {"$ref": f"#/$defs/{name}", "description": text}
+        fields[key] = fields[name] = {"$ref": f"#/$defs/{name}", "description": fields[key]["description"]}
 
 
 def _component_schema(registry: Registry, beside: Schema, required: list[str], definitions: Schema) -> Schema:
