@@ -16,8 +16,11 @@ _IMAGES = ("lq", "gt")
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
-    """A batch of samples; images stay uint8 or uint16 where all of the batch are, which are cheap to hand over."""
-    batch: dict[str, Any] = {"fault": [sample["fault"] for sample in samples if "fault" in sample]}
+    """A batch of samples; images stay uint8 or uint16 where all of the batch are, which are cheap to hand over.
+
+    `fault` has a line for each sample, empty for most, so that a batch can be cut.
+    """
+    batch: dict[str, Any] = {"fault": [sample.get("fault", "") for sample in samples]}
     for key in _IMAGES:
         if all(key in sample for sample in samples):
             batch[key] = default_collate(_same_depth([sample[key] for sample in samples]))  # in shared memory
@@ -26,8 +29,11 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
 
 
 def unit_range_batch(batch: Batch, device: torch.device | None = None) -> Batch:
-    """The batch with float32 images in [0, 1], on `device` if one is given; moved first, in a quarter of the bytes."""
-    converted = dict(batch)
+    """The batch with float32 images in [0, 1], on `device` if one is given; moved first, in a quarter of the bytes.
+
+    Of `fault` the empty lines are left out.
+    """
+    converted: dict[str, Any] = {**batch, "fault": [line for line in batch["fault"] if line]}
     for key in _IMAGES:
         if key in converted:
             image = cast("Tensor", converted[key])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from traiNNer.data.collate import collate, unit_range_batch
 from traiNNer.data.dataset import ImageDataset
 from traiNNer.data.order import SampleOrder, Ticket, sample_generator
-from traiNNer.data.workers import draw, initialize_worker, start
+from traiNNer.data.slicing import Grid, Slicer, join
+from traiNNer.data.workers import initialize_worker, start
 from traiNNer.types import Batch, Sample
 from traiNNer.utils.errors import ConfigError, RunError
 from traiNNer.utils.images import ImageError
@@ -33,7 +34,8 @@ class TrainLoader:
     Position p of the stream is place p mod n of epoch p // n, whose permutation comes from (seed, epoch); the sample
     draws from (seed, epoch, place). Rank r of w processes reads the positions p with p mod w = r, so that together
     they read what one process with their batches in one would. Batches run across the ends of epochs, and the number
-    of workers changes nothing.
+    of workers changes nothing. Nor do the sizes of the micro-batches, which may change between iterations: what is on
+    its way from the workers is cut and put together anew, what is not yet comes in the new sizes.
 
     A file that cannot be read is named in the batch's `fault`, and its position is filled by the sample drawn from
     (seed, epoch, place, 1) (2, 3, ... if need be); no other position moves. When more than 1 % of the samples drawn
@@ -41,8 +43,8 @@ class TrainLoader:
 
     Args:
         dataset: what to read.
-        batch_size: samples of this process in a micro-batch.
-        accum_iter: micro-batches of an iteration.
+        batch_size: samples of this process in a micro-batch, until `set_micro_batches` says otherwise.
+        accum_iter: micro-batches of an iteration, likewise.
         seed: the run's seed, the same in all processes.
         rank: number of this process.
         world_size: number of processes.
@@ -83,7 +85,7 @@ class TrainLoader:
             enlarge_ratio = max(AUTO_ITERATIONS * batch_size // len(dataset), 1)
         self.samples_per_epoch = len(dataset) * enlarge_ratio
         self._dataset, self._seed = dataset, seed
-        self._batch_size, self._accum_iter = batch_size, accum_iter
+        self._grid = Grid([batch_size] * accum_iter)
         self._rank, self._world_size = rank, world_size
         self._device = None if device_hint is None else torch.device(device_hint)
         self._loading: dict[str, Any] = {
@@ -95,7 +97,7 @@ class TrainLoader:
         self._persistent = persistent_workers
         self._consumed = 0
         self._faults = 0
-        self._batches: Iterator[Batch] | None = None
+        self._slicer: Slicer | None = None
 
     @property
     def epoch(self) -> int:
@@ -107,23 +109,36 @@ class TrainLoader:
         """Loader processes."""
         return self._loading["num_workers"]
 
-    def start(self) -> Iterator[Batch]:
+    @property
+    def micro_batches(self) -> tuple[int, ...]:
+        """Samples of this process in each micro-batch of the next iteration."""
+        return self._grid.sizes
+
+    def set_micro_batches(self, sizes: Sequence[int]) -> None:
+        """From the next `next_batches` on, an iteration has micro-batches of these sizes, alike in all processes.
+
+        Raises:
+            ValueError: there are none, or one is below 1.
+        """
+        self._grid.change(sizes, self._place)
+
+    def start(self) -> Slicer:
         """Let the workers begin to read ahead; `next_batches` does so if nobody did before."""
-        if self._batches is None:
+        if self._slicer is None:
             order = SampleOrder(self._seed, len(self._dataset))
             loader = DataLoader(
                 _Stream(self._dataset, self._seed),
-                batch_sampler=_Positions(order, self._first(), self._world_size, self._batch_size),  # type: ignore[arg-type]
+                batch_sampler=_Positions(order, self._place, self._rank, self._world_size, self._grid),  # type: ignore[arg-type]
                 collate_fn=collate,
                 worker_init_fn=initialize_worker,
                 generator=torch.Generator(),  # making an iterator draws a seed, else from the global generator
                 **self._loading,
             )
-            self._batches = start(loader)
-        return self._batches
+            self._slicer = Slicer(start(loader))
+        return self._slicer
 
     def next_batches(self) -> list[Batch]:
-        """The `accum_iter` micro-batches of the next iteration.
+        """The micro-batches of the next iteration.
 
         Returns:
             Batches with `lq`, `gt` (B, 3, H, W) float32 in [0, 1], `lq_path`, `gt_path`, `fault`.
@@ -131,14 +146,14 @@ class TrainLoader:
         Raises:
             RunError: too many files cannot be read, or a worker died.
         """
-        stream = self.start()
-        batches = [draw(stream) for _ in range(self._accum_iter)]
-        epoch = self.epoch
-        self._consumed += self._accum_iter * self._batch_size * self._world_size
-        self._stop_on_faults(batches)
+        slicer, epoch = self.start(), self.epoch
+        batches = [slicer.take(size) for size in self.micro_batches]
+        self._consumed += sum(self.micro_batches) * self._world_size
+        self._stop_on_faults([piece for pieces in batches for piece in pieces])
         if self.epoch != epoch and not self._persistent:
             self.close()
-        return [unit_range_batch(batch, self._device) for batch in batches]
+        # Pieces are joined where they are used: pinned memory is left without waiting, and all are float32 then.
+        return [join([unit_range_batch(piece, self._device) for piece in pieces]) for pieces in batches]
 
     def state_dict(self) -> dict[str, Any]:
         """Positions of the stream that all processes have consumed together, and this process's unreadable files."""
@@ -148,17 +163,19 @@ class TrainLoader:
         """Continue where another loader of the same data and seed stopped, whatever its batch size and processes."""
         self.close()
         self._consumed, self._faults = int(state_dict["consumed"]), int(state_dict["faults"])
+        self._grid.change(self.micro_batches, self._place)
 
     def close(self) -> None:
         """Stop the workers; `next_batches` goes on where it was."""
-        self._batches = None  # the iterator's destructor ends the processes
+        self._slicer = None  # the iterator's destructor ends the processes
 
-    def _first(self) -> int:
-        """This process's first position that has not been consumed."""
-        return self._consumed + (self._rank - self._consumed) % self._world_size
+    @property
+    def _place(self) -> int:
+        """Samples of this process before its first one that has not been consumed."""
+        return (self._consumed - self._rank + self._world_size - 1) // self._world_size
 
     def _stop_on_faults(self, batches: list[Batch]) -> None:
-        faults = [line for batch in batches for line in batch.get("fault", [])]
+        faults = [line for batch in batches for line in batch["fault"] if line]
         if not faults:
             return
         if any("lq" not in batch for batch in batches):
@@ -172,17 +189,17 @@ class TrainLoader:
 
 
 class _Positions:
-    """The tickets of one process's micro-batches, without end."""
+    """The tickets of one process's micro-batches, without end; the grid may change meanwhile."""
 
-    def __init__(self, order: SampleOrder, first: int, step: int, batch_size: int) -> None:
-        self._order, self._first, self._step, self._batch_size = order, first, step, batch_size
+    def __init__(self, order: SampleOrder, place: int, rank: int, step: int, grid: Grid) -> None:
+        self._order, self._place, self._rank, self._step, self._grid = order, place, rank, step, grid
 
     def __iter__(self) -> Iterator[list[Ticket]]:
-        position = self._first
+        place = self._place
         while True:
-            last = position + self._batch_size * self._step
-            yield [self._order.ticket(p) for p in range(position, last, self._step)]
-            position = last
+            end = place + self._grid.rest(place)
+            yield [self._order.ticket(p * self._step + self._rank) for p in range(place, end)]
+            place = end
 
 
 class _Stream(Dataset[Sample]):
