@@ -42,7 +42,7 @@ GRAPH_MODES = ("reduce-overhead", "max-autotune")
 
 FILE = "automations.jsonl"
 
-LOSSES = "dynamic_loss_scheduling"
+LOSSES, BATCHES = "dynamic_loss_scheduling", "dynamic_batch_size_optimizer"
 
 
 @dataclass
@@ -63,7 +63,9 @@ def build_automations(run: Prepared, findings: Findings) -> Automations:
     active: Mapping[str, Mapping[str, Any]] = run.train.training_automations.active
     if not active or "net_g" not in run.nets or "train" not in run.datasets:
         return Automations()
-    built = Automations(facts=_facts(run))
+    built = Automations()
+    with findings.at(f"train.training_automations.{BATCHES}"):  # some systems need a package to read their memory
+        built.facts = _facts(run, memory_reader(run.device).read().total if BATCHES in active else 0)
     for key, options in active.items():
         with findings.at(f"train.training_automations.{key}"):
             own = {name: value for name, value in options.items() if name not in ("enabled", "max_adjustments")}
@@ -75,7 +77,7 @@ def build_automations(run: Prepared, findings: Findings) -> Automations:
     return built
 
 
-def _facts(run: Prepared) -> RunFacts:
+def _facts(run: Prepared, total_memory: int) -> RunFacts:
     terms = {label: Term(label, loss) for label, loss in run.losses.items()}
     entries = {entry["name"]: entry for entry in run.train.losses or ()}
     section = run.options.datasets["train"]
@@ -101,7 +103,7 @@ def _facts(run: Prepared) -> RunFacts:
             size=batch_size,
             accum_iter=section.accum_iter,
             images=images // dist.world_size(),
-            total_memory=memory_reader(run.device).read().total,
+            total_memory=total_memory,
             fixed=f"compile_mode {run.options.compile_mode} records CUDA graphs" if graphs else "",
         ),
         losses={

@@ -237,6 +237,8 @@ class AutomationManager:
         changes = self._controls.apply(decision)
         if isinstance(decision, SetBatchSize):
             self._batch_size = decision.batch_size
+            if self._memory is not None:
+                self._memory.restart()
         if isinstance(decision, StopTraining):
             self.stopped = decision.text
         return changes
