@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -60,6 +61,6 @@ def test_thresholds_follow_the_gradients(automated: dict[str, Any], run_training
     assert lines
     assert lines[0].keys() == {"iteration", "automation", "what", "from", "to", "reason", "text", "evidence"}
     assert lines[0]["from"] == 0.05
-    assert all(one["to"] == two["from"] for one, two in zip(lines, lines[1:], strict=False))
+    assert all(one["to"] == two["from"] for one, two in itertools.pairwise(lines))
     text = r"\[INFO\] Automation AdaptiveGradientClipping: grad_clip_threshold adjusted from [\d.]+ to [\d.]+ due to "
     assert len(re.findall(text, log_of(folder))) == len(lines)
