@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from traiNNer.training_automations.base import MemoryFacts
 
 RECENT = 5
@@ -34,6 +32,10 @@ class BatchMemory:
         self.total = 0
         self.prior: float | None = None
         """The slope c that was found before everything else was forgotten."""
+        self.largest: dict[int, int] = {}
+        """The most that this process held, by batch size."""
+        self.slope: float | None = None
+        """Bytes of one sample more, c, by least squares; None if only one size was seen."""
 
     def take(self, memory: MemoryFacts) -> None:
         """Note a reading of the present size."""
@@ -43,6 +45,7 @@ class BatchMemory:
         self.others = [*self.others, max(memory.used - memory.reserved, 0)][-RECENT:]
         self.uses = [*self.uses, memory.used][-RECENT:]
         self.total = memory.total
+        self._fit()
 
     def _thin_out(self) -> None:
         most = Counter(size for size, _ in self.readings).most_common(1)[0][0]
@@ -50,38 +53,31 @@ class BatchMemory:
 
     def forget(self) -> None:
         """What is trained has changed, and with it what a sample takes."""
-        self.prior = self.fitted() if len(self.largest) > 1 else self.prior
+        self.prior = self.prior if self.slope is None else self.slope
         self.readings, self.uses = [], []
+        self._fit()
 
-    @property
-    def largest(self) -> dict[int, int]:
-        """The most that this process held, by batch size."""
-        found: dict[int, int] = {}
+    def _fit(self) -> None:
+        self.largest, self.slope = {}, None
         for size, reserved in self.readings:
-            found[size] = max(reserved, found.get(size, 0))
-        return found
-
-    def fitted(self) -> float | None:
-        """Bytes of one sample more, by least squares; None if only one size was seen."""
-        sizes, reserved = np.array(list(self.largest.items()), dtype=np.float64).reshape(-1, 2).T
-        if len(sizes) < 2:
-            return None
-        apart = sizes - sizes.mean()
-        return max(float(apart @ reserved) / float(apart @ apart), 0.0)
+            self.largest[size] = max(reserved, self.largest.get(size, 0))
+        if len(self.largest) > 1:
+            mean = sum(self.largest) / len(self.largest)
+            squares = sum((size - mean) ** 2 for size in self.largest)
+            self.slope = max(sum((size - mean) * most for size, most in self.largest.items()) / squares, 0.0)
 
     def share(self, size: int, present: int, *, slope: float | None = None) -> float:
         """Predicted use of the device at a size, of the total; infinite before there is a reading.
 
         Where the size is above the present one, others count with the most that they used lately.
         """
-        largest = self.largest
-        if not largest:
+        if not self.largest:
             return float("inf")
-        known = present if present in largest else max(largest)
-        worst = largest[known] / known  # as if all were the samples': a is not negative
-        found = self.fitted() if slope is None else slope
+        known = present if present in self.largest else max(self.largest)
+        worst = self.largest[known] / known  # as if all were the samples': a is not negative
+        found = self.slope if slope is None else slope
         others = max(self.others) if size > present else self.others[-1]
-        own = largest[known] + (worst if found is None else min(found, worst)) * (size - known)
+        own = self.largest[known] + (worst if found is None else min(found, worst)) * (size - known)
         return (own + others) / self.total
 
     def over(self, share: float, readings: int) -> bool:
@@ -106,6 +102,7 @@ class BatchMemory:
         self.total, self.prior = state_dict["total"], state_dict["prior"]
         while len(self.readings) > self._kept:
             self._thin_out()
+        self._fit()
 
 
 @dataclass
@@ -119,7 +116,7 @@ class BatchState:
     asked: int = 0
     """Size that was asked for and not yet seen; 0 for none."""
     trial: list[float] = field(default_factory=list[float])
-    """Size and throughput before a growth that has not been judged."""
+    """Size and throughput before a growth that has not been judged; and what share of it a first look found wanting."""
     speeds: list[float] = field(default_factory=list[float])
     """Samples per second of the last steps."""
     settle: int = 0

@@ -36,8 +36,9 @@ STEPS = 20
 SETTLE = 3
 """Steps after a change that are not measured: libraries try kernels then."""
 
-KEPT = 0.97
-"""Share of the throughput before that a larger batch has to reach."""
+KEPT, DOUBTFUL = 0.97, 0.9
+"""Share of the throughput before that a larger batch has to reach; between the two it is measured a second time, since
+medians of that many steps vary by some percent."""
 
 SPILLED, SPILL_STEPS = 0.5, 5
 """Below that share, over so many steps, a batch does not compute but swap."""
@@ -270,6 +271,9 @@ class DynamicBatchSizeOptimizer:
             reason = "GPU memory spilled into system memory"
         elif before and len(state.speeds) < self._enough:
             return None
+        elif DOUBTFUL < share < KEPT and len(state.trial) == 2:
+            state.trial, state.speeds = [*state.trial, share], []
+            return None
         elif share < KEPT:
             state.refusals += 1
             self._close(iteration, state.size, SLOW, state.refusals)
@@ -292,7 +296,8 @@ class DynamicBatchSizeOptimizer:
         waits = iteration < max(state.pause, state.since + self._every) or state.trial
         if waits or not above or state.size not in memory.largest:
             return None
-        near = [size for size in above if size <= max(GROWTH * state.size, above[0])]
+        middle = (state.size + state.ceiling) / 2 if state.ceiling else math.inf  # between what runs and what does not
+        near = [size for size in above if size <= max(min(GROWTH * state.size, middle), above[0])]
         size = max([size for size in near if memory.share(size, state.size) <= self._limit], default=0)
         if not size and self._may_probe(above[0]):
             size = above[0]
