@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from traiNNer.losses.adversarial import AdversarialLoss, Logits
 from traiNNer.losses.term import Term
 from traiNNer.models.adaptive_d import AdaptiveDiscriminator
+from traiNNer.models.loss_inputs import full_precision
 from traiNNer.models.player import Player
 from traiNNer.models.transaction import Asked, Piece, Transactions, weighted_mean
 from traiNNer.models.update import update
@@ -127,7 +128,7 @@ class Discriminator:
 
 
 def _float(logits: Logits) -> Logits:
-    return logits.float() if isinstance(logits, Tensor) else [scale.float() for scale in logits]
+    return full_precision(logits) if isinstance(logits, Tensor) else [full_precision(scale) for scale in logits]
 
 
 def _halves(logits: Logits) -> tuple[Logits, Logits]:

@@ -17,7 +17,7 @@ from traiNNer.losses.term import Term, parts
 from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.discriminator import Discriminator, Pair
 from traiNNer.models.ema import Ema
-from traiNNer.models.loss_inputs import enlarged, given
+from traiNNer.models.loss_inputs import enlarged, evaluated, full_precision
 from traiNNer.models.loss_schedulers import LossSchedulers
 from traiNNer.models.player import Player
 from traiNNer.models.transaction import Asked, Piece, Transactions, joined, weighted_mean
@@ -306,7 +306,7 @@ class SRModel:
         with player.accumulating(piece.exchanges):
             output = self._generate(player.forward_net, batch["lq"], graph=bool(live))
             if live:
-                values = self._backward_generator(player, current_iter, live, batch, output, piece.parts)
+                values = self._backward_generator(player, current_iter, live, batch, output, piece)
         return values, output.detach().clone() if keep else None  # a CUDA graph's next output takes its place
 
     def _backward_generator(
@@ -316,13 +316,13 @@ class SRModel:
         live: Sequence[Term],
         batch: dict[str, Tensor],
         output: Tensor,
-        parts_of_step: float,
+        piece: Piece,
     ) -> dict[str, Tensor]:
-        """Losses and backward of a piece, one of so many parts of the iteration; the detached unweighted losses."""
+        """Losses and backward of a piece; the detached unweighted losses."""
         inputs = self._loss_inputs(current_iter, live, batch, output)
-        values = {term.label: term.loss(**given(term, inputs)) for term in live}
+        values = {term.label: evaluated(term, inputs, piece.fraction) for term in live}
         weighted = [term.weighted(values[term.label], current_iter) for term in live]
-        player.backward(torch.stack(weighted).sum() / parts_of_step)
+        player.backward(torch.stack(weighted).sum() / piece.parts)
         named = [parts(label, value) for label, value in values.items()]
         return {label: value.detach() for each in named for label, value in each.items()}
 
@@ -369,7 +369,7 @@ class SRModel:
         """A generator's output in float32, with or without its graph."""
         with torch.set_grad_enabled(graph), self._autocast():
             output = net(lq)
-        return output.float()
+        return full_precision(output)
 
     def _autocast(self) -> torch.autocast:
         dtype = self._precision.autocast_dtype

@@ -29,6 +29,8 @@ class Piece:
     stop: int
     parts: float
     """What its loss is divided by: images of the whole iteration / images of the piece."""
+    fraction: float
+    """Its part of the micro-batch, 1 for all of it."""
     exchanges: bool
     """Several processes exchange gradients in its backward pass."""
 
@@ -142,6 +144,7 @@ class Transactions:
                     start=start,
                     stop=start + part,
                     parts=images / part,
+                    fraction=part / size,
                     exchanges=last and not self._agrees,
                 )
                 if mean is not None:
@@ -243,6 +246,6 @@ def _message(asked: Asked, largest: int, failure: str, *, recovers: bool) -> str
     pieces = f", nor with {largest} at a time" if largest < max(asked.sizes) else ""
     what = f"out of memory at iteration {asked.current_iter}: the passes of {asked.network} do not fit with {images}"
     there = failure or "another process reports it"
-    lower = "lower " + ("" if max(asked.sizes) == 1 else "batch_size_per_gpu or ") + "lq_size (gt_size), or set use_amp"
+    lower = "lower " + ("" if largest == 1 else "batch_size_per_gpu or ") + "lq_size (gt_size), or set use_amp"
     recovery = "" if recovers else ", or turn on the automation DynamicBatchSizeOptimizer, which goes on in pieces"
     return f"{what}{pieces} ({there}); {lower}{recovery}"

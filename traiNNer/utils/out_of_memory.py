@@ -11,6 +11,9 @@ import torch
 
 from traiNNer.utils.errors import RunError
 
+ONEDNN = ("could not create a primitive", "could not execute a primitive", "could not create a memory object")
+"""All that torch tells of oneDNN's status `out_of_memory` on a CPU, when a kernel or its scratchpad does not fit."""
+
 MESSAGES = (
     "CUDA out of memory",
     "CUDA error: out of memory",
@@ -28,6 +31,7 @@ MESSAGES = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "std::bad_alloc",
+    *ONEDNN,
 )
 """Words of a RuntimeError that mean it, for what is no `torch.OutOfMemoryError`; each is specific to memory."""
 
