@@ -157,6 +157,7 @@ def put_to_work(
         values=monitor,
         memory=memory_reader(run.device) if automations.recovers else None,
     )
-    model.observer, monitor.listener = manager, manager.observations.read
+    model.observe(manager)
+    monitor.listener = manager.observations.read
     model.gradient_shares.request(manager.samples_gradients)
     return manager

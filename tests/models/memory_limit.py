@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gan_model import player
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-from gan_model import player
 
 from traiNNer.losses import build_losses
 from traiNNer.models.sr_model import SRModel

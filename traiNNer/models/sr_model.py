@@ -102,6 +102,10 @@ class SRModel:
         for player in self.players.values() if recovers else ():
             player.allocate_state()
 
+    def observe(self, observer: StepObserver) -> None:
+        """Call an observer within each step from now on."""
+        self.observer = self._transactions.observer = observer
+
     @property
     def net_g(self) -> nn.Module:
         """The generator that is trained."""

@@ -81,7 +81,7 @@ class Transactions:
 
     def __init__(self, device: torch.device, *, recovers: bool = False, observer: StepObserver | None = None) -> None:
         self.recovers = recovers
-        self._device, self._observer = device, observer
+        self._device, self.observer = device, observer
         self._agrees = recovers and dist.world_size() > 1
         self._group = dist.host_group() if self._agrees else None
 
@@ -108,8 +108,8 @@ class Transactions:
             attempt = self._attempt(asked, largest, passes)
         if attempt.gradients is not None:
             asked.player.set_gradients(dist.average_(attempt.gradients))
-        if largest < max(asked.sizes) and self._observer is not None:
-            self._observer.on_out_of_memory(asked.network, max(asked.sizes), largest, asked.current_iter)
+        if largest < max(asked.sizes) and self.observer is not None:
+            self.observer.on_out_of_memory(asked.network, max(asked.sizes), largest, asked.current_iter)
         return attempt.results
 
     def _attempt(self, asked: Asked, largest: int, passes: Callable[[Piece], Result]) -> _Attempt[Result]:
