@@ -63,13 +63,13 @@ def test_a_step_run_again_in_pieces_is_the_step_in_float64(place: str, memory: i
     start = state(unlimited)
     network = "net_d" if place.startswith("discriminator") else "net_g"
     for iteration in (1, 2):
-        batches = double(10 * iteration, 3), double(10 * iteration + 1, 2)
+        batches = double(10 * iteration, 2), double(10 * iteration + 1, 3)  # where 2 fit, the second one fails
         with memory_for(memory, limited, place) as tried:
             step(limited, iteration, *batches)
         step(unlimited, iteration, *batches)
         near(limited.record, unlimited.record)
         near(state(limited), state(unlimited))
-        assert tried == [3, *([2, 1, 2] if memory == 2 else [2, 1, 1, 1, 1, 1])]
+        assert tried == ([2, 3, 2, 2, 1] if memory == 2 else [2, 2, 1, 1, 1, 1, 1])
     assert reports.seen == [(network, 3, memory, 1), (network, 3, memory, 2)]
     assert not any(same(state(unlimited)[name], start[name]) for name in start)
 
@@ -109,8 +109,7 @@ def test_equal_micro_batches_are_divided_by_their_number_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("options", [{"channels_last": True}, {"loss_scale": True}], ids=str)
-@pytest.mark.parametrize("place", ["generator backward", "discriminator backward"])
-def test_a_step_in_float32_too(place: str, options: dict[str, Any]) -> None:
+def test_a_step_in_float32_too(options: dict[str, Any]) -> None:
     def made(**keywords: Any) -> SRModel:
         model = gan_model(L1, GAN, channels_last=options.get("channels_last", False), **keywords)
         for each in model.players.values() if "loss_scale" in options else ():
@@ -119,9 +118,9 @@ def test_a_step_in_float32_too(place: str, options: dict[str, Any]) -> None:
 
     limited, unlimited = made(recovers=True), made()
     for iteration in (1, 2):
-        with memory_for(2, limited, place):
-            step(limited, iteration, batch(iteration, 6))
-        step(unlimited, iteration, batch(iteration, 6))
+        with memory_for(2, limited, "generator backward"), memory_for(2, limited, "discriminator backward"):
+            step(limited, iteration, batch(iteration, 4))
+        step(unlimited, iteration, batch(iteration, 4))
     near(state(limited, "net_g", "net_d", "ema"), state(unlimited, "net_g", "net_d", "ema"), 1e-5)
     near(limited.record, unlimited.record, 1e-5)
 
