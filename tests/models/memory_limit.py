@@ -43,12 +43,12 @@ class Limit(torch.autograd.Function):
 
 
 def conv(inputs: int, outputs: int, side: int = 1, stride: int = 1) -> nn.Conv2d:
-    """Without a bias: oneDNN sums its gradient one by one, so that in float32 it depends on the pieces by up to 1e-3."""
+    """Without a bias: oneDNN sums its gradient one by one, so that in float32 it depends on the pieces (up to 1e-3)."""
     return nn.Conv2d(inputs, outputs, side, stride, side // 2 if stride == 1 else 1, bias=False)
 
 
 class Generator(nn.Module):
-    """Many channels and few pixels, for memory without rounding; with `recomputes`, backward needs more than forward."""
+    """Many channels and few pixels: memory without rounding; with `recomputes`, backward needs more than forward."""
 
     def __init__(self, width: int, *, recomputes: bool) -> None:
         super().__init__()
@@ -87,8 +87,8 @@ def one_step(phase: str, images: int, limit: int | None) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     heavy_d = phase == "discriminator"
-    net_g = Generator(8 if heavy_d else 512, recomputes=phase == "generator backward")
-    net_d = Discriminator(512 if heavy_d else 8)
+    net_g = Generator(8 if heavy_d else 1024, recomputes=phase == "generator backward")
+    net_d = Discriminator(1024 if heavy_d else 8)
 
     def set_limit() -> None:
         if limit is not None:

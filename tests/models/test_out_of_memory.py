@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from gan_model import GAN, L1, R1_R2, Upscaler, batch, gan_model, net_d, player, same, state, step
+from gan_model import GAN, L1, R1_R2, Upscaler, batch, gan_model, net_d, player, registered_loss, same, state, step
 from memory_faults import ERROR, PLACES, Reports, memory_for
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from traiNNer.archs import build_network
 from traiNNer.losses import build_losses
+from traiNNer.losses.base import Loss
 from traiNNer.models import transaction
 from traiNNer.models.loss_scale import LossScale
 from traiNNer.models.sr_model import SRModel
@@ -53,8 +54,7 @@ def model_of(net: nn.Module, **keywords: Any) -> SRModel:
 # pieces are the whole ------------------------------------------------------------------------------------------------
 
 
-@every_place
-@pytest.mark.parametrize("memory", [2, 1])
+@pytest.mark.parametrize(("place", "memory"), [*((place, 2) for place in PLACES), ("generator backward", 1)])
 def test_a_step_run_again_in_pieces_is_the_step_in_float64(place: str, memory: int) -> None:
     reports = Reports()
     gan = GAN | R1_R2
@@ -63,14 +63,14 @@ def test_a_step_run_again_in_pieces_is_the_step_in_float64(place: str, memory: i
     start = state(unlimited)
     network = "net_d" if place.startswith("discriminator") else "net_g"
     for iteration in (1, 2):
-        batches = double(10 * iteration, 5), double(10 * iteration + 1, 3)
+        batches = double(10 * iteration, 2), double(10 * iteration + 1, 3)  # where 2 fit, the second one fails
         with memory_for(memory, limited, place) as tried:
             step(limited, iteration, *batches)
         step(unlimited, iteration, *batches)
         near(limited.record, unlimited.record)
         near(state(limited), state(unlimited))
-        assert tried == [5, 3, *([2, 2, 1, 2, 1] if memory == 2 else [2, *[1] * 8])]
-    assert reports.seen == [(network, 5, memory, 1), (network, 5, memory, 2)]
+        assert tried == ([2, 3, 2, 2, 1] if memory == 2 else [2, 2, 1, 1, 1, 1, 1])
+    assert reports.seen == [(network, 3, memory, 1), (network, 3, memory, 2)]
     assert not any(same(state(unlimited)[name], start[name]) for name in start)
 
 
@@ -109,8 +109,7 @@ def test_equal_micro_batches_are_divided_by_their_number_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("options", [{"channels_last": True}, {"loss_scale": True}], ids=str)
-@pytest.mark.parametrize("place", ["generator backward", "discriminator backward"])
-def test_a_step_in_float32_too(place: str, options: dict[str, Any]) -> None:
+def test_a_step_in_float32_too(options: dict[str, Any]) -> None:
     def made(**keywords: Any) -> SRModel:
         model = gan_model(L1, GAN, channels_last=options.get("channels_last", False), **keywords)
         for each in model.players.values() if "loss_scale" in options else ():
@@ -119,9 +118,9 @@ def test_a_step_in_float32_too(place: str, options: dict[str, Any]) -> None:
 
     limited, unlimited = made(recovers=True), made()
     for iteration in (1, 2):
-        with memory_for(2, limited, place):
-            step(limited, iteration, batch(iteration, 6))
-        step(unlimited, iteration, batch(iteration, 6))
+        with memory_for(2, limited, "generator backward"), memory_for(2, limited, "discriminator backward"):
+            step(limited, iteration, batch(iteration, 4))
+        step(unlimited, iteration, batch(iteration, 4))
     near(state(limited, "net_g", "net_d", "ema"), state(unlimited, "net_g", "net_d", "ema"), 1e-5)
     near(limited.record, unlimited.record, 1e-5)
 
@@ -206,6 +205,44 @@ def test_buffers_are_as_after_one_pass_of_each_micro_batch(sizes: tuple[int, ...
     assert all(torch.equal(found[name], expected[name]) for name in vectors)
     assert torch.equal(found["norm.num_batches_tracked"], torch.tensor(len(sizes)))
     near(found["norm.running_mean"], expected["norm.running_mean"])
+
+
+class Learning(Loss):
+    """The L1 distance, which keeps a running mean of it; its rule is linear in the batch."""
+
+    learns = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        distance = (output - target).abs().mean()
+        self.running.lerp_(distance.detach(), 0.1)
+        return distance
+
+
+def test_what_a_loss_learns_is_learned_once() -> None:
+    values: list[Tensor] = []
+    with registered_loss("learningloss", Learning):
+        for recovers in (True, False):
+            model = gan_model({"type": "learningloss", "loss_weight": 1.0}, float64=True, recovers=recovers)
+            with memory_for(2 if recovers else 9, model, "generator backward"):
+                step(model, 1, double(1, 5), double(2, 5))
+            values.append(model.losses["learningloss"].running)  # type: ignore[arg-type]
+    near(*values)
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_memory_that_ends_outside_the_passes_ends_the_run(recovers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = gan_model(L1, recovers=recovers)
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError(ERROR)
+
+    monkeypatch.setattr(model.ema, "update", fail)
+    with pytest.raises(RunError, match=r"^iteration 3 ran out of memory \(.*1.50 GiB is free\).*--auto_resume"):
+        step(model, 3)
 
 
 def test_random_numbers_begin_again_once() -> None:

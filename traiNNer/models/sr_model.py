@@ -221,7 +221,15 @@ class SRModel:
             self._batches = [{key: self._to_device(batch[key]) for key in ("lq", "gt")} for batch in batches]
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """Run one optimizer step on the data that was fed; `current_iter` counts from 1."""
+        """Run one optimizer step on the data that was fed; `current_iter` counts from 1.
+
+        Raises:
+            RunError: there is not enough memory, and recovery is off or does not help.
+        """
+        with ending_the_run(f"iteration {current_iter}"):  # what is not in a transaction, such as the moving average
+            self._optimize(current_iter)
+
+    def _optimize(self, current_iter: int) -> None:
         self._release_ended(current_iter)
         for player in self.players.values():
             player.learning_rate.apply(current_iter)
@@ -235,8 +243,7 @@ class SRModel:
             self._discriminator.player.begin()
         pairs, finite = self._step_generator(current_iter, live, keep=bool(learning))
         if self.ema is not None and live:
-            with ending_the_run("the moving average of net_g"):
-                self.ema.update(self.net_g, current_iter, finite)
+            self.ema.update(self.net_g, current_iter, finite)
         if self._discriminator is not None and judged:
             finite = self._step_discriminator(self._discriminator, current_iter, learning, pairs, finite)
         self.record["finite"] = finite.float()
