@@ -138,5 +138,3 @@ class BatchState:
     """Size that did not fit in this iteration, and that of the pieces that did."""
     blind: bool = False
     """Whether nothing was read since a failure."""
-    told: bool = False
-    """Whether the log has it that the smallest size does not fit."""

@@ -222,13 +222,14 @@ class DynamicBatchSizeOptimizer:
         """The pieces' size; a larger one that is known to fit, where the failing one had never run before."""
         state = self._state
         (failing, fitted), state.failure, state.trial = state.failure, [], []
+        again = failing == state.ceiling
         state.failures += 1
         self._close(iteration, failing, FAILED, state.failures)
         if failing <= state.proven:
             state.proven = fitted
         below = [size for size in self._sizes if size < failing]
         if not below:
-            return self._helpless(failing)
+            return None if again else self._helpless(failing)
         known = {} if state.blind or failing in self._memory.largest else self._memory.largest
         wanted = max([fitted, *(size for size in known if self._memory.share(size, size) <= self._limit)])
         size = max([size for size in below if size <= wanted], default=below[0])
@@ -236,10 +237,7 @@ class DynamicBatchSizeOptimizer:
         evidence: Evidence = {"failed": failing, "fitted": fitted, "failures": state.failures}
         return self._ask(iteration, failing, size, "out of memory", evidence, counts=False)
 
-    def _helpless(self, failing: int) -> Decision | None:
-        told, self._state.told = self._state.told, True
-        if told:
-            return None
+    def _helpless(self, failing: int) -> Decision:
         text = f"batch size {failing} does not fit and is the smallest allowed: its steps run in pieces, slowly"
         return Note(reason="out of memory", text=text, counts=False)
 
