@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
@@ -40,6 +41,12 @@ LONGEST = 1000
 BURST = 2 * ENOUGH
 """Iterations after a loss switches on in which each one may be sampled, until there are enough samples."""
 
+NEW = 10
+"""So many adjustments long a loss is new: norms change fast, which fewer samples would follow too late."""
+
+SAMPLES_WHEN_NEW = 25
+"""Samples for each adjustment of a new loss; later there is one."""
+
 
 @AUTOMATIONS.register("DynamicLossScheduling")
 class DynamicLossScheduling:
@@ -48,8 +55,8 @@ class DynamicLossScheduling:
     w are the weights, n the L2 norms of the unweighted losses' gradients at the last convolution of net_g; the
     logarithm of n_i / n_a is averaged with 0.9 per sample. The target is the loss's `share`, else what its weight gave
     as the mean of its first 20 samples, so that a weight that was chosen is respected. Every `adjustment_frequency`
-    iterations there is a sample (one at each iteration until a loss has 20), and a weight whose share is off by more
-    than 5 % is changed, by 10 % at most; the first change to a given `share` has no limit but max_factor. The anchor,
+    iterations there is a sample (one at each iteration until a loss has 20, then ten times as often up to its tenth
+    adjustment), and a weight whose share is off by more than 5 % is changed, by 10 % at most; the first change to a given `share` has no limit but max_factor. The anchor,
     losses with `fixed: true` and of weight 0 keep their weights, those in a ramp or a move of a loss scheduler too, as
     long as it lasts. What is not finite does not count. `calibrate` ends for a loss when five adjustments in a row stay
     under 2 %, or after its first 1,000 iterations; `off` leaves the calibration by the training images alone.
@@ -119,7 +126,8 @@ class DynamicLossScheduling:
         if not live or not self._shares[self._anchor].weight:
             return False
         few = any(share.count < ENOUGH and iteration <= share.since + BURST for share in live)
-        return few or iteration % self._every == 0
+        new = any(self._is_new(share, iteration) for share in live)
+        return few or iteration % (max(1, self._every // SAMPLES_WHEN_NEW) if new else self._every) == 0
 
     def observe_phase(self, iteration: int, what: str) -> None:
         """A loss that switches on is noticed by its weight."""
@@ -148,7 +156,7 @@ class DynamicLossScheduling:
             if share.settled or not share.weight:
                 continue
             if self._due(share, iteration):
-                change = self._change(label, share)
+                change = self._change(label, share, iteration)
                 share.checked, share.fresh = iteration, False
                 share.small = share.small + 1 if abs(change) < SMALL else 0
                 if change:
@@ -168,9 +176,14 @@ class DynamicLossScheduling:
         """Multiply the weights of losses without a `share` by what the training images ask for."""
         self._calibrated = True
         decisions: list[Decision] = []
-        for label, multiplier in _calibration(self._run.measures, self._run.losses).items():
-            facts, share = self._run.losses[label], self._shares[label]
-            if facts.fixed or facts.share is not None or multiplier == 1:
+        # a loss with a share is to have that, whatever its weight
+        losses = {
+            label: replace(facts, fixed=facts.fixed or facts.share is not None)
+            for label, facts in self._run.losses.items()
+        }
+        for label, multiplier in _calibration(self._run.measures, losses).items():
+            facts, share = losses[label], self._shares[label]
+            if facts.fixed or math.isclose(multiplier, 1):
                 continue
             share.calibration = multiplier
             text = f"{_change(label, share.weight, 1.0, multiplier)} due to calibration ({facts.kind})"
@@ -186,6 +199,9 @@ class DynamicLossScheduling:
             )
         return decisions
 
+    def _is_new(self, share: LossShare, iteration: int) -> bool:
+        return iteration <= share.since + NEW * self._every
+
     def _due(self, share: LossShare, iteration: int) -> bool:
         anchor = self._shares[self._anchor]
         if not anchor.weight or share.moving(iteration) or anchor.moving(iteration):
@@ -193,14 +209,14 @@ class DynamicLossScheduling:
         early = share.checked is not None and iteration - share.checked < self._every
         return share.fresh and share.count >= ENOUGH and not early
 
-    def _change(self, label: str, share: LossShare) -> float:
+    def _change(self, label: str, share: LossShare, iteration: int) -> float:
         """What is to be added to the logarithm of a factor; 0 if it is to stay."""
         asked, now = self._run.losses[label].share, math.log(share.factor)
         wanted = now + math.log(self._target(label, share) / self._share(share))
         change = min(max(wanted, -self._limit), self._limit) - now
-        if asked is None or share.checked is not None:
-            change = min(max(change, -STEP), STEP)
-        return 0.0 if abs(change) < DEAD_BAND else change
+        if asked is not None and (share.checked is None or self._is_new(share, iteration)):
+            return 0.0 if abs(change) < SMALL else change
+        return 0.0 if abs(change) < DEAD_BAND else min(max(change, -STEP), STEP)
 
     def _share(self, share: LossShare) -> float:
         """A loss's share of the gradient as it is."""
