@@ -1,4 +1,4 @@
-"""A tiny network that is trained with DynamicLossScheduling, as a manager does it: told and asked every 10 iterations."""
+"""A tiny network that is trained with DynamicLossScheduling, which is told and asked every 10 iterations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Upscaler(nn.Module):
         return base + nn.functional.pixel_shuffle(self.last(features), 2)
 
 
-def images(seed: int, size: int = 8, side: int = 32) -> dict[str, Any]:
+def images(seed: int, size: int = 4, side: int = 24) -> dict[str, Any]:
     """Edges and waves of all directions, and the same at half the size."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(size, 3, 8, 8, generator=generator)
@@ -78,7 +78,6 @@ class Run:
         self.automation.start(RunFacts(total_iter=total, losses=facts(losses, self.model)))
         self.wanted: set[int] = set()
         self.model.gradient_shares.request(lambda iteration: iteration in self.wanted)
-        self.steps: list[StepFacts] = []
         self.decisions: list[tuple[int, Decision]] = []
         self.true: dict[int, dict[str, float]] = {}
         self.ask(0)
@@ -108,7 +107,6 @@ class Run:
             if iteration % EVERY == 0:
                 for step in told:
                     self.automation.observe_step(step)
-                self.steps += told
                 told = []
                 self.obey(iteration)
 
@@ -121,7 +119,7 @@ class Run:
         self.ask(iteration)
 
     def share(self, label: str, iterations: range) -> float:
-        """The geometric mean of a loss's share at iterations that are over; weights move between two decisions alone."""
+        """The geometric mean of a loss's share at iterations that are over."""
         logs = [math.log(self.true[iteration][label]) for iteration in iterations if iteration in self.true]
         return math.exp(sum(logs) / len(logs))
 

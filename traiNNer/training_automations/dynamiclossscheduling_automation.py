@@ -55,11 +55,12 @@ class DynamicLossScheduling:
     w are the weights, n the L2 norms of the unweighted losses' gradients at the last convolution of net_g; the
     logarithm of n_i / n_a is averaged with 0.9 per sample. The target is the loss's `share`, else what its weight gave
     as the mean of its first 20 samples, so that a weight that was chosen is respected. Every `adjustment_frequency`
-    iterations there is a sample (one at each iteration until a loss has 20, then ten times as often up to its tenth
-    adjustment), and a weight whose share is off by more than 5 % is changed, by 10 % at most; the first change to a given `share` has no limit but max_factor. The anchor,
-    losses with `fixed: true` and of weight 0 keep their weights, those in a ramp or a move of a loss scheduler too, as
-    long as it lasts. What is not finite does not count. `calibrate` ends for a loss when five adjustments in a row stay
-    under 2 %, or after its first 1,000 iterations; `off` leaves the calibration by the training images alone.
+    iterations there is a sample, and a weight whose share is off by more than 5 % is changed, by 10 % at most. While a
+    loss is new, up to its tenth adjustment, there are 25 samples for each (the first 20 in a row), and changes to a
+    given `share` have no limit but max_factor. The anchor, losses with `fixed: true` and of weight 0 keep their
+    weights; those in a ramp or a move of a loss scheduler too, as long as it lasts. What is not finite does not count.
+    `calibrate` ends for a loss when five adjustments in a row stay under 2 %, or after its first 1,000 iterations;
+    `off` leaves the calibration by the training images alone.
 
     Shapes: none. Range: factors within [1 / max_factor, max_factor], beside the calibration's in [0.5, 2].
     Reference: ours; the norms at the last layer are those of Esser, Rombach, Ommer, "Taming Transformers for
