@@ -52,7 +52,7 @@ def test_images_are_cut_with_overlap(tmp_path: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr()
     assert f"skipped: {source / 'broken.png'}: " in said.err
     assert "1 of 4 images could not be used" in said.err
-    assert "1 of 4 images are smaller than a tile: skipped (--small keep takes them whole)" in said.out
+    assert "1 of 4 images smaller than a tile: skipped (--small keep takes them whole)" in said.out
     assert f"{3 * 4 + 1} tiles in {target}" in said.out
     assert image_names(target) == ["b_s001.png", *(f"deep/a_s{number:03d}.png" for number in range(1, 13))]
     corners = [(top, left) for top in (0, 32, 36) for left in (0, 32, 64, 86)]
