@@ -143,8 +143,9 @@ class AdaptiveGradientClipping:
         self._levels: dict[str, _Level] = {}
 
     def start(self, run: RunFacts) -> list[str]:
-        """Nothing of a run changes what norms say."""
-        return []
+        """Between which thresholds it clips; nothing of a run changes what norms say."""
+        lowest, highest = map(_shown, self._bounds)
+        return [f"clips gradient norms at {_shown(self._initial)} at first, then within {lowest} and {highest}"]
 
     def observe_phase(self, iteration: int, what: Phase) -> None:
         """A new level of norms is noticed by the norms themselves."""
