@@ -263,6 +263,18 @@ def test_what_is_somewhat_slower_is_measured_twice() -> None:
     assert {decision.reason for _, decision in short.decisions} == {"free VRAM"}
 
 
+def test_a_machine_that_has_become_slower_is_not_the_batch() -> None:
+    """Back at the size before, which is as slow now: the larger one is tried again at the next occasion."""
+    found = trainer(Device(c=50, rate=lambda i, _: 80 if i > OFTEN else 100), run_of(8)).iterate(200)
+    assert found.texts[:3] == [
+        "Batch size adjusted from 8 to 12 due to free VRAM",
+        "Batch size adjusted from 12 to 8 due to lower throughput",
+        "Batch size adjusted from 8 to 12 due to free VRAM",
+    ]
+    assert found.decisions[2][0] - found.decisions[1][0] <= OFTEN + 10
+    assert found.iterate(200).size == 32
+
+
 def test_one_slow_step_in_a_trial_refuses_nothing() -> None:
     found = trainer(Device(c=50, rate=lambda i, size: 1 if i % 7 == 0 else 100), run_of(8)).iterate(600)
     assert found.size == 32

@@ -116,7 +116,8 @@ class BatchState:
     asked: int = 0
     """Size that was asked for and not yet seen; 0 for none."""
     trial: list[float] = field(default_factory=list[float])
-    """Size and throughput before a growth that has not been judged; and what share of it a first look found wanting."""
+    """Size and throughput before a growth that has not been judged, and what share of it a first look found wanting; or
+    0 and the throughput at a size that was left for it, until that of the present one is known again."""
     speeds: list[float] = field(default_factory=list[float])
     """Samples per second of the last steps."""
     settle: int = 0

@@ -264,6 +264,8 @@ class DynamicBatchSizeOptimizer:
         if not state.trial:
             return None
         size, before = int(state.trial[0]), state.trial[1]
+        if not size:
+            return self._acquit(iteration, before)
         share = statistics.median(state.speeds) / before if before and state.speeds else 1.0
         if share < SPILLED and len(state.speeds) >= SPILL_STEPS:
             state.failures += 1
@@ -281,7 +283,19 @@ class DynamicBatchSizeOptimizer:
         else:
             state.trial, state.refusals = [], 0
             return None
-        return self._ask(iteration, state.size, size, reason, {"throughput": share}, counts=False)
+        slow = [0.0, share * before] if reason == "lower throughput" else []
+        decision = self._ask(iteration, state.size, size, reason, {"throughput": share}, counts=False)
+        state.trial = slow
+        return decision
+
+    def _acquit(self, iteration: int, speed: float) -> None:
+        """Where the size before is no faster now either, it was the machine, and the larger one may be tried again."""
+        state = self._state
+        if len(state.speeds) < self._enough:
+            return
+        if speed >= KEPT * statistics.median(state.speeds):
+            state.ceiling, state.pause, state.refusals = 0, iteration, state.refusals - 1
+        state.trial = []
 
     @property
     def _enough(self) -> int:
