@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_step_goes_on_where_memory_ends() -> None:
     """The limit is 70 % of the way from the peak of a step of half the images to that of all of them."""
@@ -27,7 +28,7 @@ def test_a_step_goes_on_where_memory_ends() -> None:
         capture_output=True,
         text=True,
         env=environment,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -34,12 +34,12 @@ def double(seed: int, size: int) -> dict[str, Any]:
     return batch(seed, size, torch.float64)
 
 
-def near(found: Any, expected: Any, tolerance: float = 1e-9, name: str = "") -> None:
+def assert_near(found: Any, expected: Any, tolerance: float = 1e-9, name: str = "") -> None:
     """Equal to a part of the largest entry, or of 1e-6 where that is 0 but for rounding."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for key, value in expected.items():
-            near(found[key], value, tolerance, f"{name}/{key}")
+            assert_near(found[key], value, tolerance, f"{name}/{key}")
     elif isinstance(expected, Tensor):
         assert found.dtype == expected.dtype
         largest = expected.double().abs().max().item()
@@ -67,8 +67,8 @@ def test_a_step_run_again_in_pieces_is_the_step_in_float64(place: str, memory: i
         with memory_for(memory, limited, place) as tried:
             step(limited, iteration, *batches)
         step(unlimited, iteration, *batches)
-        near(limited.record, unlimited.record)
-        near(state(limited), state(unlimited))
+        assert_near(limited.record, unlimited.record)
+        assert_near(state(limited), state(unlimited))
         assert tried == ([2, 3, 2, 2, 1] if memory == 2 else [2, 2, 1, 1, 1, 1, 1])
     assert reports.seen == [(network, 3, memory, 1), (network, 3, memory, 2)]
     assert not any(same(state(unlimited)[name], start[name]) for name in start)
@@ -86,8 +86,8 @@ def test_micro_batches_count_by_their_images(gan_type: str) -> None:
             *[{key: value[a:b] for key, value in images.items()} for a, b in ((0, 3), (3, 6), (6, 8))],
         )
         step(whole, iteration, images)
-    near(pieced.record, whole.record)
-    near(state(pieced), state(whole))
+    assert_near(pieced.record, whole.record)
+    assert_near(state(pieced), state(whole))
 
 
 def test_equal_micro_batches_are_divided_by_their_number_to_the_bit() -> None:
@@ -121,8 +121,8 @@ def test_a_step_in_float32_too(options: dict[str, Any]) -> None:
         with memory_for(2, limited, "generator backward"), memory_for(2, limited, "discriminator backward"):
             step(limited, iteration, batch(iteration, 4))
         step(unlimited, iteration, batch(iteration, 4))
-    near(state(limited, "net_g", "net_d", "ema"), state(unlimited, "net_g", "net_d", "ema"), 1e-5)
-    near(limited.record, unlimited.record, 1e-5)
+    assert_near(state(limited, "net_g", "net_d", "ema"), state(unlimited, "net_g", "net_d", "ema"), 1e-5)
+    assert_near(limited.record, unlimited.record, 1e-5)
 
 
 def test_a_step_that_only_net_d_learns_from() -> None:
@@ -133,7 +133,7 @@ def test_a_step_that_only_net_d_learns_from() -> None:
         step(limited, 1, double(1, 3), double(2, 2))
     step(unlimited, 1, double(1, 3), double(2, 2))
     assert tried == [3, 2, 1, 2]
-    near(state(limited), state(unlimited))
+    assert_near(state(limited), state(unlimited))
     assert same(state(limited, "net_g"), start)
     assert not same(state(limited, "net_d"), state(gan_model(gan, float64=True), "net_d"))
 
@@ -145,8 +145,8 @@ def test_a_loss_that_adds_up_images_does_so_over_pieces(name: str) -> None:
     for model in (limited, unlimited):
         with memory_for(2 if model is limited else 9, model, "generator forward"):
             step(model, 1, double(1, 5), double(2, 5))
-    near(limited.record, unlimited.record)
-    near(state(limited, "net_g"), state(unlimited, "net_g"))
+    assert_near(limited.record, unlimited.record)
+    assert_near(state(limited, "net_g"), state(unlimited, "net_g"))
 
 
 def test_a_step_that_is_not_finite_changes_nothing_in_pieces_either() -> None:
@@ -175,7 +175,7 @@ def test_tracked_kernels_are_those_of_the_whole() -> None:
             step(limited, iteration, *batches)
         step(unlimited, iteration, *batches)
         assert tried == [3, 2, 1, 2, 1]
-    near(limited.net_g.state_dict(), unlimited.net_g.state_dict())
+    assert_near(limited.net_g.state_dict(), unlimited.net_g.state_dict())
 
 
 class Iterating(nn.Module):
@@ -204,7 +204,7 @@ def test_buffers_are_as_after_one_pass_of_each_micro_batch(sizes: tuple[int, ...
     assert len(vectors) == 2
     assert all(torch.equal(found[name], expected[name]) for name in vectors)
     assert torch.equal(found["norm.num_batches_tracked"], torch.tensor(len(sizes)))
-    near(found["norm.running_mean"], expected["norm.running_mean"])
+    assert_near(found["norm.running_mean"], expected["norm.running_mean"])
 
 
 class Learning(Loss):
@@ -230,7 +230,7 @@ def test_what_a_loss_learns_is_learned_once() -> None:
             with memory_for(2 if recovers else 9, model, "generator backward"):
                 step(model, 1, double(1, 5), double(2, 5))
             values.append(model.losses["learningloss"].running)  # type: ignore[arg-type]
-    near(*values)
+    assert_near(*values)
 
 
 @pytest.mark.parametrize("recovers", [True, False])
