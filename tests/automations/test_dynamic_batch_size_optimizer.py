@@ -404,7 +404,7 @@ def test_a_loss_that_ends_makes_room() -> None:
 
     found = trainer(Lighter(a=500, c=400)).iterate(700)
     assert found.size == 14
-    found.automation.observe_phase(700, "gan_loss has ended")
+    found.automation.observe_phase(700, "losses")
     assert found.iterate(200).size == int((0.8 * 8000 - 200) / 0.6 - 500) // 400 == 24
 
 

@@ -240,7 +240,7 @@ def test_the_mode_calibrate_ends() -> None:
 
 
 def calibration(measures: Mapping[str, float], losses: Mapping[str, LossFacts]) -> dict[str, float]:
-    return {label: 1.0 if facts.fixed else measures["texture"] for label, facts in losses.items()}
+    return {label: 1.0 if facts.fixed or facts.share else measures["texture"] for label, facts in losses.items()}
 
 
 def test_the_calibration_is_applied_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,9 +32,6 @@ ENOUGH = 20
 EXPLODING = 10.0
 """A norm of more than so many times the running median is named in the log."""
 
-DEAD_BAND = 0.05
-"""A threshold that is as near as this share to where it should be stays; so does one within the standard error."""
-
 
 class _Level:
     """The norms of one network, and its threshold. Norms are kept as logarithms."""
@@ -49,6 +46,10 @@ class _Level:
         """Those far above the usual since the last decision: the largest, and how many."""
         self.shifted = False
         """Whether a new level has begun since the last decision."""
+        self.off = 0
+        """Decisions in a row at which the threshold was too low (above 0) or too high (below 0)."""
+        self.moving = True
+        """Whether it is on its way."""
 
     def take(self, log: float) -> None:
         """Note a norm."""
@@ -60,7 +61,9 @@ class _Level:
             self.history = [*self.history, log][-self._size :]
         self.above = [*self.above, log] if log > math.log(self.threshold) else []
         if len(self.above) >= ENOUGH:
-            self.history, self.above, self.exploded, self.shifted = self.above, [], [], True
+            highest = statistics.median(self.above) + math.log(EXPLODING)
+            self.history = [each for each in self.above if each <= highest]
+            self.above, self.exploded, self.shifted, self.moving = [], [], True, True
 
     @property
     def wanted(self) -> float:
@@ -68,10 +71,18 @@ class _Level:
         centre = statistics.median(self.history) if self.shifted else statistics.fmean(self.history)
         return math.exp(centre + SIGMAS * max(statistics.stdev(self.history), SMALLEST_SIGMA))
 
-    @property
-    def error(self) -> float:
-        """Standard error of the logarithm of what is wanted: sd sqrt((1 + SIGMAS^2 / 2) / n)."""
-        return statistics.stdev(self.history) * math.sqrt((1 + SIGMAS**2 / 2) / len(self.history))
+    def is_off(self, wanted: float, band: float, long: int) -> bool:
+        """Whether the threshold is to move towards where it should be: it has been off by more than a band for long.
+
+        Once it moves it does so until it is within the band.
+        """
+        distance = math.log(wanted / self.threshold)
+        if abs(distance) <= band:
+            self.off, self.moving = 0, False
+            return False
+        self.off = int(math.copysign(abs(self.off) * (self.off * distance > 0) + 1, distance))
+        self.moving = self.moving or abs(self.off) > long
+        return self.moving
 
     def state_dict(self) -> dict[str, Any]:
         """Threshold and norms."""
@@ -81,6 +92,8 @@ class _Level:
             "above": list(self.above),
             "exploded": list(self.exploded),
             "shifted": self.shifted,
+            "off": self.off,
+            "moving": self.moving,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -88,16 +101,17 @@ class _Level:
         self.threshold, self.shifted = state_dict["threshold"], state_dict["shifted"]
         self.history, self.above = list(state_dict["history"])[-self._size :], list(state_dict["above"])
         self.exploded = list(state_dict["exploded"])
+        self.off, self.moving = state_dict["off"], state_dict["moving"]
 
 
 @AUTOMATIONS.register("AdaptiveGradientClipping")
 class AdaptiveGradientClipping:
     """Clips gradient norms at exp(m + 4 s), m and s mean and standard deviation of the logarithms of the last norms.
 
-    Every `monitoring_frequency` iterations each network's threshold moves there, by `adjustment_factor` at most, unless
-    it is within 5 %, or the standard error, of it. A norm of more than 10 times the median does not move m and s. After
-    20 norms above the threshold in a row their median is the new level (a loss that switched on, say): the threshold
-    jumps there. Steps that were not applied do not count.
+    Every `monitoring_frequency` iterations each network's threshold moves there, by `adjustment_factor` at most, if it
+    has been off by more than that for a whole history: it need not be exact, and adjustments are few. A norm of more
+    than 10 times the median does not move m and s. After 20 norms above the threshold in a row their median is the new
+    level (a loss that switched on, say): the threshold jumps there. Steps that were not applied do not count.
 
     Shapes: none. Range: thresholds within [min_threshold, max_threshold].
     Reference: ours. Kumar et al., "ZClip: Adaptive Spike Mitigation for LLM Pre-Training", 2025, clips by mean and
@@ -179,10 +193,10 @@ class AdaptiveGradientClipping:
             return None
         lowest, highest = self._bounds
         wanted = min(max(level.wanted, lowest), highest)
-        if not level.shifted:
-            wanted = min(max(wanted, level.threshold / self._factor), level.threshold * self._factor)
-        near = abs(math.log(wanted / level.threshold)) < max(DEAD_BAND, level.error)
-        return None if near else wanted
+        if level.shifted:
+            return wanted
+        step = min(max(wanted, level.threshold / self._factor), level.threshold * self._factor)
+        return step if level.is_off(wanted, math.log(self._factor), self._size // self._every) else None
 
     def _adjustment(self, network: str, level: _Level, threshold: float) -> Decision:
         reason = "level shift" if level.shifted else "optimization"

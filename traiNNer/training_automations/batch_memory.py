@@ -145,4 +145,5 @@ class BatchState:
 
 
 def doubled(times: int) -> int:
+    """2 to the power of `times`, within limits."""
     return 2 ** min(times, DOUBLINGS)

@@ -340,9 +340,9 @@ class DynamicBatchSizeOptimizer:
 
     def _close(self, iteration: int, size: int, wait: int, times: int) -> None:
         """Try no such size for a while, and none at all for a shorter one."""
-        state, doubled = self._state, doubled(times - 1)
+        state, factor = self._state, doubled(times - 1)
         if not state.ceiling or size <= state.ceiling or iteration >= state.lifted:
-            state.ceiling, state.lifted = size, iteration + wait * self._every * doubled
+            state.ceiling, state.lifted = size, iteration + wait * self._every * factor
         state.pause = max(state.pause, iteration + PAUSE * self._every * doubled(times))
 
     def _ask(
