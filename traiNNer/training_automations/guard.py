@@ -6,7 +6,7 @@ import copy
 from types import TracebackType
 from typing import Any
 
-from traiNNer.training_automations.base import Automation, Decision, Note, RunFacts, StopTraining
+from traiNNer.training_automations.base import Automation, Decision, Note, RunFacts, SetSchedule, StopTraining
 from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import get_logger
 from traiNNer.utils.plain import plain
@@ -36,6 +36,7 @@ class Guarded:
         self._told: dict[str, str] = {}
         """Last note by its reason, of those that came with decisions that were dropped."""
         self._doing = ""
+        self._has_schedule = False
         self._unsaid: Exception | None = None
         """What went wrong before there was a log."""
 
@@ -80,6 +81,7 @@ class Guarded:
         Raises:
             ConfigError: the options do not fit the run.
         """
+        self._has_schedule = run.has_schedule
         try:
             return [f"Automation {self.name}: {line}" for line in self.automation.start(run)]
         except ConfigError:
@@ -87,6 +89,11 @@ class Guarded:
         except Exception as error:  # noqa: BLE001 - as everywhere here, none of them ends the run
             self._unsaid = error
             return []
+
+    def fallback(self) -> list[Decision]:
+        """What takes effect in its place; a schedule of the option file is never replaced."""
+        decisions = self.automation.fallback()
+        return [each for each in decisions if not (isinstance(each, SetSchedule) and self._has_schedule)]
 
     def own_up(self) -> None:
         """Say what went wrong at the start, when there is a log."""

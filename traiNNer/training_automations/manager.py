@@ -265,7 +265,7 @@ class AutomationManager:
         for key, guarded in self._automations.items():
             if guarded.fallback_due:
                 with guarded.doing("fallback"):
-                    fallbacks[key] = list(guarded.automation.fallback())
+                    fallbacks[key] = guarded.fallback()
         return fallbacks
 
     def _fall_back(self, fallbacks: Mapping[str, list[Decision]], iteration: int) -> None:
