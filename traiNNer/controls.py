@@ -42,7 +42,14 @@ class RunControls:
         }
 
     def apply(self, decision: Decision) -> list[Change]:
-        """Carry a decision out, from the next iteration on; a note changes nothing."""
+        """Carry a decision out, from the next iteration on; a note changes nothing.
+
+        Raises:
+            ValueError: it would make numbers that are not finite.
+        """
+        numbers = [getattr(decision, name, 1.0) for name in ("factor", "threshold", "rate_factor")]
+        if not all(math.isfinite(number) and number > 0 for number in numbers):
+            raise ValueError(f"found {decision}; accepted: finite numbers above 0")
         way = self._ways.get(type(decision))
         return [] if way is None else way(decision)
 

@@ -235,7 +235,7 @@ class Trainer:
         for name, value in values.items():
             metric = f"{prefix}/{name}"
             if self._best.update(metric, value, self.iteration, validator.metrics[name].better):
-                label = name if prefix == "val" else f"{prefix}_{name}"
+                label = _best_label(metric)
                 self._guarded(lambda label=label, value=value: self._checkpoint.save_best(label, value, self.iteration))
 
     def _validation_line(self, prefix: str, validator: Validator, report: ValidationReport) -> str:
@@ -310,9 +310,12 @@ class Trainer:
             )
             return
         self._guarded(self._checkpoint.save_latest)
+        early = f" of {self._settings.total_iter:,}, stopped early" if self._stopped_early else ""
+        get_logger().info("done: %s iterations%s, %s in this session", f"{self.iteration:,}", early, elapsed)
         for metric, (value, iteration) in self._best.items():
-            get_logger().info("best %s: %s at iteration %s", metric, figure(value), f"{iteration:,}")
-        get_logger().info("done: %s iterations, %s in this session", f"{self.iteration:,}", elapsed)
+            file = self._checkpoint.best_file(_best_label(metric))
+            where = f", in {file.name}" if file.exists() else ""
+            get_logger().info("best %s: %s at iteration %s%s", metric, figure(value), f"{iteration:,}", where)
 
     def _save_after_crash(self) -> None:
         """Keep what there is after an unexpected error, under a name that resuming does not prefer."""
@@ -324,6 +327,11 @@ class Trainer:
             get_logger().error("unexpected error at iteration %d; state kept in %s", self.iteration, path)
         except (SaveError, RunError) as error:
             get_logger().error("unexpected error at iteration %d; no state kept: %s", self.iteration, error)
+
+
+def _best_label(metric: str) -> str:
+    """A metric in the name of the weights that are the best by it; the first validation set goes without saying."""
+    return metric.removeprefix("val/").replace("/", "_")
 
 
 def _log_images(report: ValidationReport) -> None:

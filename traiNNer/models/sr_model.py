@@ -201,10 +201,13 @@ class SRModel:
         """Tell the schedules that follow a metric; a line for each learning rate that this reduced."""
         lines: list[str] = []
         for name, player in self.players.items():
-            rate, before = player.learning_rate, player.learning_rate.current
+            rate = player.learning_rate
+            if not isinstance(rate.schedule, ObservesValidation):
+                continue
+            before = rate.value(current_iter, rate.base)  # by now an automation may have set another factor
             rate.observe(metrics)
             rate.apply(current_iter)
-            if rate.current < before and isinstance(rate.schedule, ObservesValidation):
+            if rate.current < before:
                 reason = f"no improvement in {rate.schedule.monitor}"
                 lines.append(f"learning rate of {name} reduced from {before:.4g} to {rate.current:.4g}: {reason}")
         return lines

@@ -44,6 +44,8 @@ class _Level:
         """Those above the threshold since the last one below; no more than make a new level."""
         self.exploded: list[float] = []
         """Those far above the usual since the last decision: the largest, and how many."""
+        self.asked = 0
+        """Iteration at which it was asked for its threshold last."""
         self.shifted = False
         """Whether a new level has begun since the last decision."""
         self.off = 0
@@ -94,14 +96,15 @@ class _Level:
             "shifted": self.shifted,
             "off": self.off,
             "moving": self.moving,
+            "asked": self.asked,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.threshold, self.shifted = state_dict["threshold"], state_dict["shifted"]
         self.history, self.above = list(state_dict["history"])[-self._size :], list(state_dict["above"])
-        self.exploded = list(state_dict["exploded"])
         self.off, self.moving = state_dict["off"], state_dict["moving"]
+        self.exploded, self.asked = list(state_dict["exploded"]), state_dict["asked"]
 
 
 @AUTOMATIONS.register("AdaptiveGradientClipping")
@@ -183,12 +186,12 @@ class AdaptiveGradientClipping:
             if threshold is not None:
                 decisions.append(self._adjustment(network, level, threshold))
                 level.threshold = threshold
-            level.exploded, level.shifted = [], False
+            level.exploded, level.shifted, level.asked = [], False, iteration
         return decisions
 
     def _next(self, level: _Level, iteration: int) -> float | None:
         """The threshold from here on; None if it stays."""
-        due = iteration % self._every == 0 and len(level.history) >= ENOUGH
+        due = iteration // self._every > level.asked // self._every and len(level.history) >= ENOUGH
         if not due and not level.shifted:
             return None
         lowest, highest = self._bounds
@@ -232,7 +235,7 @@ class AdaptiveGradientClipping:
         text = f"grad_clip_threshold fixed at {_shown(self._fallback)}"
         return [
             SetClipThreshold(reason="fallback", text=text, network=network, threshold=self._fallback, counts=False)
-            for network in self._levels or ("net_g",)
+            for network in dict.fromkeys((*self._levels, "net_g", "net_d"))  # a network that is not there is skipped
         ]
 
     def state_dict(self) -> dict[str, Any]:

@@ -285,7 +285,9 @@ class DynamicLossScheduling:
         for label, state in state_dict["losses"].items():
             if label in self._shares:
                 share = self._shares[label] = LossShare.of(state)
-                share.factor = math.exp(min(max(math.log(share.factor), -self._limit), self._limit))
+                log = math.log(share.factor)
+                if abs(log) > self._limit + 1e-9:  # otherwise it stays what it is, to the last digit
+                    share.factor = math.exp(math.copysign(self._limit, log))
 
 
 def _usable(norm: float) -> bool:

@@ -6,8 +6,10 @@ import copy
 from types import TracebackType
 from typing import Any
 
-from traiNNer.training_automations.base import Automation, Decision, Note, RunFacts, StopTraining
+from traiNNer.training_automations.base import Automation, Decision, Note, RunFacts, SetSchedule, StopTraining
+from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import get_logger
+from traiNNer.utils.plain import plain
 
 
 class Guarded:
@@ -31,7 +33,12 @@ class Guarded:
         """Whether it has failed and its fallback has not been decided yet."""
         self._limit = automation.max_adjustments if max_adjustments is None else max_adjustments
         self._adjustments = 0
+        self._told: dict[str, str] = {}
+        """Last note by its reason, of those that came with decisions that were dropped."""
         self._doing = ""
+        self._has_schedule = False
+        self._unsaid: Exception | None = None
+        """What went wrong before there was a log."""
 
     @property
     def works(self) -> bool:
@@ -69,8 +76,30 @@ class Guarded:
         get_logger().error(text, self.name, failure, exc_info=error)
 
     def start(self, run: RunFacts) -> list[str]:
-        """What it has to say before the run begins."""
-        return [f"Automation {self.name}: {line}" for line in self.automation.start(run)]
+        """What it has to say before the run begins.
+
+        Raises:
+            ConfigError: the options do not fit the run.
+        """
+        self._has_schedule = run.has_schedule
+        try:
+            return [f"Automation {self.name}: {line}" for line in self.automation.start(run)]
+        except ConfigError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as everywhere here, none of them ends the run
+            self._unsaid = error
+            return []
+
+    def fallback(self) -> list[Decision]:
+        """What takes effect in its place; a schedule of the option file is never replaced."""
+        decisions = self.automation.fallback()
+        return [each for each in decisions if not (isinstance(each, SetSchedule) and self._has_schedule)]
+
+    def own_up(self) -> None:
+        """Say what went wrong at the start, when there is a log."""
+        error, self._unsaid = self._unsaid, None
+        if error is not None and self.works:
+            self.fail(f"{type(error).__name__} in start: {error}", error)
 
     def decide(self, iteration: int) -> list[Decision]:
         """Its decisions; those that count are dropped, and it is as if it had not made them, once there are enough."""
@@ -79,8 +108,15 @@ class Guarded:
         decisions = self.automation.decide(iteration)
         if exhausted and any(self._spent(decision) for decision in decisions):
             self.automation.load_state_dict(before)
-            return [decision for decision in decisions if isinstance(decision, Note)]
+            return self._news(decisions)
+        self._told = {}
         return decisions if exhausted else self._counted(decisions)
+
+    def _news(self, decisions: list[Decision]) -> list[Decision]:
+        """The notes among dropped decisions that say something new: the automation forgets that it told them."""
+        notes = [each for each in decisions if isinstance(each, Note) and self._told.get(each.reason) != each.text]
+        self._told |= {each.reason: each.text for each in notes}
+        return [*notes]
 
     def _spent(self, decision: Decision) -> bool:
         return decision.counts or (self._limit == 0 and isinstance(decision, StopTraining))
@@ -97,9 +133,10 @@ class Guarded:
         state: dict[str, Any] = {}
         if self.works:
             with self.doing("state_dict"):
-                state = self.automation.state_dict()
+                state = plain(self.automation.state_dict(), self.name)
         return {
             "adjustments": self._adjustments,
+            "told": dict(self._told),
             "failure": self.failure,
             "fallback_due": self.fallback_due,
             "state": state,
@@ -107,10 +144,13 @@ class Guarded:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state; one that had failed stays off."""
-        self._adjustments = state_dict["adjustments"]
+        self._adjustments, self._told = state_dict["adjustments"], dict(state_dict.get("told", {}))
         if state_dict["failure"]:
             self.failure, self.fallback_due = state_dict["failure"], state_dict["fallback_due"]
             get_logger().warning("Automation %s: stays off, it has failed: %s", self.name, self.failure)
+            return
+        self.own_up()
+        if not self.works:
             return
         with self.doing("load_state_dict"):
             self.automation.load_state_dict(state_dict["state"])

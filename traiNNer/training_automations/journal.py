@@ -27,6 +27,8 @@ class Journal:
     def __init__(self, file: Path | None, scalars: Scalars) -> None:
         self._file, self._scalars = file, scalars
         self._broken = False
+        self._told: set[str] = set()
+        """Lines of the iteration that the run goes on after: a stop that is decided again has its line already."""
 
     def resume(self, iteration: int) -> None:
         """Drop the lines of iterations that come again, after a resume from an earlier one."""
@@ -34,10 +36,11 @@ class Journal:
             return
         with _Reported(self):
             if self._file.exists():
-                lines = self._file.read_text(encoding="utf-8").splitlines()
-                kept = [line for line in lines if _iteration(line) <= iteration]
-                if len(kept) < len(lines):
-                    atomic_write(self._file, "".join(f"{line}\n" for line in kept))
+                text = self._file.read_text(encoding="utf-8", errors="replace")
+                kept = [line for line in text.splitlines() if _iteration(line) <= iteration]
+                self._told = {line for line in kept if _iteration(line) == iteration}
+                if text != (clean := "".join(f"{line}\n" for line in kept)):  # a last line may lack its end
+                    atomic_write(self._file, clean)
 
     def write(self, name: str, decision: Decision, changes: Sequence[Change], iteration: int) -> None:
         """Write down a decision and what it changed."""
@@ -57,7 +60,8 @@ class Journal:
                     "text": decision.text,
                     "evidence": {key: _plain(value) for key, value in decision.evidence.items()},
                 }
-                file.write(json.dumps(line) + "\n")
+                if (text := json.dumps(line)) not in self._told:
+                    file.write(text + "\n")
 
     def curve(self, changes: Sequence[Change], iteration: int) -> None:
         """Add what was changed to the curves alone."""

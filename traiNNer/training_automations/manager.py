@@ -14,6 +14,7 @@ from traiNNer.training_automations.base import (
     Controls,
     Decision,
     MemoryFacts,
+    Note,
     ObservesGradients,
     ObservesMemory,
     Occasion,
@@ -206,12 +207,19 @@ class AutomationManager:
         A run that was stopped asks again whether to stop: the options may be others now.
         """
         self._journal.resume(iteration)
+        for guarded in self._automations.values():
+            guarded.own_up()
+        self._agree()
+        self._plan = dist.broadcast_object(self._plan)
         if self._was_stopped or any(each.fallback_due for each in self._automations.values()):
             self._decide(iteration, "validation")
 
     def _decide(self, iteration: int, occasion: Occasion) -> None:
         outcome = self._ask(iteration, occasion) if dist.is_main() else None
-        self._carry_out(dist.broadcast_object(outcome), iteration)
+        outcome = dist.broadcast_object(outcome)
+        self._carry_out(outcome, iteration)
+        if outcome.decisions:
+            self._agree()
         if any(each.fallback_due for each in self._automations.values()):  # in all processes alike by now
             self._fall_back(dist.broadcast_object(self._ask_fallbacks() if dist.is_main() else None), iteration)
 
@@ -230,13 +238,22 @@ class AutomationManager:
             self._automations[key].mark(failure)
         self._plan = outcome.plan
         for key, decision in outcome.decisions:
-            self._execute(key, decision, iteration)
+            if self._automations[key].works:
+                self._execute(key, decision, iteration)
+
+    def _agree(self) -> None:
+        """What has failed in one process has failed in all."""
+        failures = {key: each.failure for key, each in self._automations.items() if each.fallback_due}
+        for part in dist.all_gather_objects(failures):
+            for key, failure in part.items():
+                self._automations[key].mark(failure)
 
     def _execute(self, key: str, decision: Decision, iteration: int) -> None:
         guarded = self._automations[key]
         with guarded.doing("apply"):
             changes = self._apply(decision)
-            self._journal.write(guarded.name, decision, changes, iteration)
+            if changes or isinstance(decision, Note):  # otherwise what it is about is not in this run, or no longer
+                self._journal.write(guarded.name, decision, changes, iteration)
             if isinstance(decision, SetBatchSize):
                 self.observations.phase(iteration + 1, "batch size")
 
@@ -255,7 +272,7 @@ class AutomationManager:
         for key, guarded in self._automations.items():
             if guarded.fallback_due:
                 with guarded.doing("fallback"):
-                    fallbacks[key] = guarded.automation.fallback()
+                    fallbacks[key] = guarded.fallback()
         return fallbacks
 
     def _fall_back(self, fallbacks: Mapping[str, list[Decision]], iteration: int) -> None:

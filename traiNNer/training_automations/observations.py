@@ -97,7 +97,10 @@ def _beginning(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
 def merged(processes: Sequence[Sequence[dict[str, Any]]]) -> list[StepFacts]:
     """The same steps of all processes as one: the mean of losses and gradients, the time of the slowest."""
     steps: list[StepFacts] = []
-    for each in zip(*processes, strict=True):
+    known = [{step["iteration"]: step for step in part} for part in processes]
+    for first in processes[0]:
+        # a process that a resumed run has more than the saved one lacks the steps that waited
+        each = [part[first["iteration"]] for part in known if first["iteration"] in part]
         means = {key: _means([step[key] for step in each]) for key in ("losses", "gradients")}
         facts: dict[str, Any] = {**each[0], **means, "seconds": max(step["seconds"] for step in each)}
         steps.append(StepFacts(**facts))

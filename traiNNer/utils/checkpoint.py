@@ -243,7 +243,7 @@ class Checkpoint:
         """
         self._iteration = iteration
         name = network + AVERAGE if network + AVERAGE in self._networks else network
-        stem = f"{network}_best_{label.replace('/', '_')}"
+        stem = self.best_file(label, network).stem
         tensors = self._to_release(name)
         with writing(f"the best weights by {label}", self._folders) as files:
             path = self._writer.release(files, name, stem, tensors, self._networks[name].text(iteration))
@@ -251,6 +251,10 @@ class Checkpoint:
             self._writer.describe(files, path, record)
             files.commit()
         return path
+
+    def best_file(self, label: str, network: str = "net_g") -> Path:
+        """Where the weights that did best by a metric are."""
+        return self._writer.released(f"{network}_best_{label.replace('/', '_')}")
 
     def save_latest(self) -> list[Path]:
         """Write the present weights under the names that traiNNer-redux gives those of a finished run.

@@ -100,12 +100,16 @@ class WeightsWriter:
         A `.pth` file has the form of BasicSR and traiNNer-redux: the tensors under `params`, an average's under
         `params_ema`.
         """
-        path = self._folders.models / f"{stem}.{self._format}"
+        path = self.released(stem)
         if self._format == "pth":
             write_torch(files.add(path), {"params_ema" if name.endswith(AVERAGE) else "params": tensors})
         else:
             _write_safetensors(files.add(path), tensors, text)
         return path
+
+    def released(self, stem: str) -> Path:
+        """Where release weights of this name are."""
+        return self._folders.models / f"{stem}.{self._format}"
 
     def describe(self, files: FileSet, path: Path, record: Mapping[str, Any]) -> None:
         """Write a record beside a file of this save, as JSON, with the file's name and SHA-256."""

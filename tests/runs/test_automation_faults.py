@@ -1,0 +1,285 @@
+"""Mistakes of automations end none of their runs: each is told once, and its fallback takes effect."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runs.automated_runs import CLASSES, TWO_LOSSES, decisions, everything, log_of, state_of
+from traiNNer.controls import RunControls
+from traiNNer.trainer import Trainer
+from traiNNer.training_automations.base import SetClipThreshold, SetLearningRateFactor, SetLossWeight, StopTraining
+from traiNNer.training_automations.manager import AutomationManager
+
+Run = Callable[..., int]
+
+BROKEN = "broken on purpose"
+AT = 45
+"""From this iteration on the mistakes happen; by then each automation but early stopping has changed something."""
+
+
+@pytest.fixture
+def automated(options: dict[str, Any]) -> dict[str, Any]:
+    """60 iterations of a very small run with four automations, their fallbacks given; no schedule of its own."""
+    options["datasets"]["train"] |= {"batch_size_per_gpu": 1, "gt_size": 16}
+    sections = everything()
+    sections["AdaptiveGradientClipping"]["fallback"] = {"threshold": 0.7}
+    sections["IntelligentLearningRateScheduler"]["fallback"] = {
+        "scheduler_type": "step",
+        "scheduler_params": {"step_size": 1, "gamma": 0.9},
+    }
+    sections["early_stopping"] = {"patience": 30, "min_improvement": 50.0, "warmup_iterations": 0}  # stops at 45
+    options["train"] |= {
+        "total_iter": 60,
+        "grad_clip": True,
+        "scheduler": None,
+        "losses": TWO_LOSSES,
+        "training_automations": sections,
+    }
+    options["val"] |= {"val_freq": 15, "metrics": {"psnr": {"type": "psnr"}}}
+    options["logger"] |= {"save_checkpoint_freq": 43, "print_freq": 100}
+    return options
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "experiments" / "tiny"
+
+
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Trainer]:
+    """Those of the runs, to look into their models."""
+    seen: list[Trainer] = []
+    usual = Trainer.train
+
+    def train(self: Trainer) -> None:
+        seen.append(self)
+        usual(self)
+
+    monkeypatch.setattr(Trainer, "train", train)
+    return seen
+
+
+@pytest.fixture
+def break_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes methods of automations raise, from an iteration on."""
+    now = [0]
+    usual_step = AutomationManager.after_step
+
+    def after_step(self: AutomationManager, report: Any) -> None:
+        now[0] = report.iteration
+        usual_step(self, report)
+
+    monkeypatch.setattr(AutomationManager, "after_step", after_step)
+
+    def break_(owner: type, name: str, message: str, at: int) -> None:
+        usual = getattr(owner, name)
+
+        def broken(self: Any, *arguments: Any) -> Any:
+            if now[0] >= at:
+                raise RuntimeError(message)
+            return usual(self, *arguments)
+
+        monkeypatch.setattr(owner, name, broken)
+
+    def break_in(method: str, names: Any = tuple(CLASSES), at: int = AT) -> None:
+        for name in names:
+            module, _, of = CLASSES[name].rpartition(".")
+            owner = getattr(importlib.import_module(module), of)
+            if hasattr(owner, method):
+                break_(owner, method, f"{BROKEN} in {method} of {name}", at)
+
+    return break_in
+
+
+def assert_off(folder: Path, method: str, names: Any = tuple(CLASSES)) -> None:
+    """Each is told once, with its traceback."""
+    log = log_of(folder)
+    for name in names:
+        text = f"RuntimeError: {BROKEN} in {method} of {name}\n"
+        assert len(re.findall(f"^{re.escape(text)}", log, flags=re.MULTILINE)) == 1, name  # the traceback's end
+        assert log.count(f"Automation {name}: failed and is off for the rest of the run") == 1
+    assert log.count("Traceback") == len(names)
+    assert "fallback failed" not in log
+
+
+def assert_fallbacks(trainer: Trainer, *, scheduled: bool = False) -> None:
+    """Factors are 1, the threshold and the schedule are those that were given for this, and the run is over."""
+    (player,) = trainer.model.players.values()
+    assert trainer.iteration == 60
+    assert player.max_norm == 0.7
+    assert player.learning_rate.factors.get("learning_rate_factor", 1.0) == 1.0
+    assert player.learning_rate.current == pytest.approx(4e-3 * (1.0 if scheduled else 0.9**59))
+    assert trainer.model.loss_factor("mseloss") == 1.0
+
+
+@pytest.mark.parametrize("method", ["observe_step", "observe_validation", "decide", "state_dict"])
+def test_mistakes_within_the_run(
+    automated: dict[str, Any],
+    run_training: Run,
+    folder: Path,
+    trainers: list[Trainer],
+    break_in: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    """All of them fail, each for itself; in a resumed run they stay off, and what replaced them holds."""
+    if method == "state_dict":  # saves come after validations, and that at 45 would stop the run
+        automated["train"]["training_automations"]["early_stopping"]["patience"] = 1000
+        automated["logger"]["save_checkpoint_freq"] = AT
+    break_in(method)
+    assert run_training(automated) == 0
+    assert_off(folder, method)
+    assert_fallbacks(trainers[-1])
+    before = decisions(folder)
+    assert {line["what"] for line in before if line["reason"] == "fallback"} == {
+        "clip_threshold/net_g",
+        "learning_rate_factor",
+        "loss_factor/mseloss",
+        "schedule",
+    }
+    monkeypatch.undo()
+    automated["train"]["total_iter"] = 75
+    torn = log_of(folder)
+    assert run_training(automated, "--auto_resume") == 0
+    log = log_of(folder).removeprefix(torn)
+    assert len(re.findall(r"Automation \w+: stays off, it has failed: RuntimeError in ", log)) == 4
+    assert "Traceback" not in log
+    assert decisions(folder) == before
+    assert "[iter 75] saved" in log
+
+
+def test_mistakes_at_the_start(
+    automated: dict[str, Any], run_training: Run, folder: Path, trainers: list[Trainer], break_in: Callable[..., None]
+) -> None:
+    break_in("start", at=0)
+    assert run_training(automated) == 0
+    assert_off(folder, "start")
+    assert_fallbacks(trainers[-1])
+    assert "[iter 60] saved" in log_of(folder)
+
+
+@pytest.mark.parametrize("method", ["load_state_dict", "holding", "start"])
+def test_mistakes_when_a_run_goes_on(
+    automated: dict[str, Any],
+    run_training: Run,
+    folder: Path,
+    trainers: list[Trainer],
+    break_in: Callable[..., None],
+    method: str,
+) -> None:
+    automated["train"]["scheduler"] = {"type": "ConstantLR", "factor": 1.0, "total_iters": 1}
+    automated["train"]["total_iter"] = 44
+    assert run_training(automated) == 0
+    automated["train"]["total_iter"] = 60
+    break_in(method, at=0)
+    assert run_training(automated, "--auto_resume") == 0
+    assert_off(folder, method)
+    assert_fallbacks(trainers[-1], scheduled=True)
+
+
+def test_what_they_decide_cannot_be_done(
+    automated: dict[str, Any],
+    run_training: Run,
+    folder: Path,
+    trainers: list[Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = RunControls.apply
+    kinds = {
+        SetClipThreshold: "AdaptiveGradientClipping",
+        SetLearningRateFactor: "IntelligentLearningRateScheduler",
+        SetLossWeight: "DynamicLossScheduling",
+        StopTraining: "IntelligentEarlyStopping",
+    }
+    failed: set[type] = set()
+
+    def apply(self: RunControls, decision: Any) -> Any:
+        if type(decision) in kinds and type(decision) not in failed:
+            failed.add(type(decision))
+            raise RuntimeError(f"{BROKEN} in apply of {kinds[type(decision)]}")
+        return usual(self, decision)
+
+    monkeypatch.setattr(RunControls, "apply", apply)
+    assert run_training(automated) == 0
+    assert failed == set(kinds)
+    assert_off(folder, "apply")
+    assert_fallbacks(trainers[-1])
+
+
+def test_sampling_gradients(
+    automated: dict[str, Any], run_training: Run, folder: Path, trainers: list[Trainer], break_in: Callable[..., None]
+) -> None:
+    automated["train"]["training_automations"]["early_stopping"]["patience"] = 1000
+    break_in("samples_gradients")
+    assert run_training(automated) == 0
+    assert_off(folder, "samples_gradients", ["DynamicLossScheduling"])
+    assert trainers[-1].model.loss_factor("mseloss") == 1.0
+    assert trainers[-1].model.players["net_g"].max_norm != 0.7
+
+
+def test_a_fallback_that_fails_too(
+    automated: dict[str, Any], run_training: Run, folder: Path, trainers: list[Trainer], break_in: Callable[..., None]
+) -> None:
+    break_in("decide")
+    break_in("fallback")
+    assert run_training(automated) == 0
+    assert log_of(folder).count("its fallback failed too, what it had changed stays") == 4
+    assert trainers[-1].iteration == 60
+    held = {line["what"]: line["to"] for line in decisions(folder)}
+    assert trainers[-1].model.players["net_g"].max_norm == held["clip_threshold/net_g"]
+    assert trainers[-1].model.loss_factor("mseloss") == held["loss_factor/mseloss"]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_others_go_on(
+    automated: dict[str, Any], run_training: Run, folder: Path, break_in: Callable[..., None], name: str
+) -> None:
+    """Until the next tick after it, what they decide does not depend on it."""
+    automated["train"]["training_automations"]["early_stopping"]["warmup_iterations"] = 15
+    automated["train"]["training_automations"]["AdaptiveGradientClipping"]["initial_threshold"] = 0.001
+    break_in("decide", [name], at=20)
+    assert run_training(automated) == 0
+    assert_off(folder, "decide", [name])
+    working = {line["automation"] for line in decisions(folder) if line["reason"] != "fallback"}
+    assert working - {name} == set(CLASSES) - {name}
+    stopped = name != "IntelligentEarlyStopping"
+    assert ("stopped early" in log_of(folder)) == stopped
+
+
+def test_numbers_that_are_not_finite_are_not_applied(
+    automated: dict[str, Any],
+    run_training: Run,
+    folder: Path,
+    trainers: list[Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clipping = importlib.import_module(CLASSES["AdaptiveGradientClipping"].rpartition(".")[0])
+    monkeypatch.setattr(clipping.AdaptiveGradientClipping, "_next", lambda self, level, iteration: float("nan"))
+    automated["train"]["total_iter"] = 20
+    assert run_training(automated) == 0
+    assert log_of(folder).count("failed and is off for the rest of the run, its fallback takes effect: ValueError") == 1
+    assert trainers[-1].model.players["net_g"].max_norm == 0.7
+
+
+def test_a_state_that_cannot_be_saved(
+    automated: dict[str, Any], run_training: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that holds what a checkpoint may not; the others' are saved."""
+    clipping = importlib.import_module(CLASSES["AdaptiveGradientClipping"].rpartition(".")[0])
+    monkeypatch.setattr(clipping.AdaptiveGradientClipping, "state_dict", lambda self: {"history": {1, 2}})
+    automated["train"]["total_iter"] = 20
+    assert run_training(automated) == 0
+    assert log_of(folder).count("Automation AdaptiveGradientClipping: failed and is off") == 1
+    assert log_of(folder).count("failed and is off") == 1
+    states = state_of(folder, 20)["automations"]["automations"]
+    assert {key for key, each in states.items() if each["state"]} == {
+        "dynamic_loss_scheduling",
+        "intelligent_learning_rate_scheduler",
+        "intelligent_early_stopping",
+    }
