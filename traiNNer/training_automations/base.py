@@ -50,7 +50,7 @@ class MemoryFacts:
     batch_size: int
     """Images of a micro-batch since the reading before."""
     used: int
-    """In use on the whole device now, by all programs."""
+    """In use on the whole device: by other programs now, by this process at its most since the reading before."""
     reserved: int
     """The most that this process has held since the reading before."""
     total: int
