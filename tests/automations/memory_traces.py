@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from traiNNer.training_automations.base import (
+    BatchFacts,
     Decision,
     MemoryFacts,
     OutOfMemoryFacts,
@@ -59,7 +60,7 @@ class Trainer:
 
     automation: DynamicBatchSizeOptimizer
     device: Device
-    run: RunFacts = field(default_factory=lambda: RunFacts(total_iter=10**6, batch_size=2))
+    run: RunFacts = field(default_factory=lambda: RunFacts(total_iter=10**6, batch=BatchFacts(size=2)))
     most: int = 10**9
     """Counted decisions."""
     iteration: int = 0
@@ -73,7 +74,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.lines = self.automation.start(self.run)
-        self.micro_batches = self.micro_batches or (self.run.batch_size,) * self.run.accum_iter
+        self.micro_batches = self.micro_batches or (self.run.batch.size,) * self.run.batch.accum_iter
 
     @property
     def size(self) -> int:
@@ -131,5 +132,5 @@ class Trainer:
                 self.automation.observe_phase(iteration, "batch size")
 
 
-def run_of(batch_size: int = 2, **facts: Any) -> RunFacts:
-    return RunFacts(total_iter=10**6, batch_size=batch_size, **facts)
+def run_of(size: int = 2, **facts: Any) -> RunFacts:
+    return RunFacts(total_iter=10**6, batch=BatchFacts(size=size, **facts))

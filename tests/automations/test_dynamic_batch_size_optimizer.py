@@ -329,7 +329,7 @@ def test_a_decision_that_is_dropped_is_not_believed() -> None:
 
 
 def test_a_size_that_has_to_stay_stays() -> None:
-    found = Trainer(automation(), Device(c=50), run_of(8, fixed_batch_size="net_g is compiled into CUDA graphs"))
+    found = Trainer(automation(), Device(c=50), run_of(8, fixed="net_g is compiled into CUDA graphs"))
     assert found.lines == ["the batch size stays at 8: net_g is compiled into CUDA graphs"]
     found.automation.observe_out_of_memory(failing(1, 8, 4))
     assert found.automation.decide(1) == []

@@ -131,12 +131,12 @@ class DynamicBatchSizeOptimizer:
     def start(self, run: RunFacts) -> list[str]:
         """What is watched and between which sizes; or why nothing can be done."""
         self._run, self._sizes = run, self._allowed(run)
-        self._state = BatchState(size=max(self._split(run.batch_size)), since=run.first_iteration - 1)
-        if run.fixed_batch_size:
-            return [f"the batch size stays at {run.batch_size}: {run.fixed_batch_size}"]
-        memory = f" of {run.total_memory / 2**30:.1f} GiB" if run.total_memory else ""
-        each = f" ({run.accum_iter} of them make a step)" if run.accum_iter > 1 and not self._keep else ""
-        step = f", in steps of {run.batch_size * run.accum_iter} images" if self._keep else ""
+        self._state = BatchState(size=max(self._split(run.batch.size)), since=run.first_iteration - 1)
+        if run.batch.fixed:
+            return [f"the batch size stays at {run.batch.size}: {run.batch.fixed}"]
+        memory = f" of {run.batch.total_memory / 2**30:.1f} GiB" if run.batch.total_memory else ""
+        each = f" ({run.batch.accum_iter} of them make a step)" if run.batch.accum_iter > 1 and not self._keep else ""
+        step = f", in steps of {run.batch.size * run.batch.accum_iter} images" if self._keep else ""
         return [
             f"watches memory{memory}: batch sizes from {self._sizes[0]} to {self._sizes[-1]}{each}{step}, now "
             f"{self._state.size}; larger while use stays below {self._limit:.0%}, smaller above {self._target:.0%}"
@@ -144,22 +144,22 @@ class DynamicBatchSizeOptimizer:
 
     def _allowed(self, run: RunFacts) -> list[int]:
         lowest, highest = self._bounds
-        highest = max(LARGEST, run.batch_size) if highest is None else highest
+        highest = max(LARGEST, run.batch.size) if highest is None else highest
         if self._keep:  # so many micro-batches of almost the same size: between those sizes nothing changes
-            whole = run.batch_size * run.accum_iter
+            whole = run.batch.size * run.batch.accum_iter
             sizes = sorted({math.ceil(whole / count) for count in range(1, whole + 1)})
             return [size for size in sizes if lowest <= size <= highest] or [
                 max(size for size in sizes if size <= highest)
             ]
-        if run.images:
-            highest = min(highest, max(run.images // run.accum_iter, run.batch_size))
+        if run.batch.images:
+            highest = min(highest, max(run.batch.images // run.batch.accum_iter, run.batch.size))
         return list(range(lowest, max(lowest, highest) + 1))
 
     def _split(self, size: int) -> tuple[int, ...]:
         """The micro-batches of an iteration, of at most a size."""
         if not self._keep:
-            return (size,) * self._run.accum_iter
-        whole = self._run.batch_size * self._run.accum_iter
+            return (size,) * self._run.batch.accum_iter
+        whole = self._run.batch.size * self._run.batch.accum_iter
         count = math.ceil(whole / size)
         return tuple(whole // count + (index < whole % count) for index in range(count))
 
@@ -203,7 +203,7 @@ class DynamicBatchSizeOptimizer:
 
     def decide(self, iteration: int) -> list[Decision]:
         """Another size, if memory or throughput say so."""
-        if self._run.fixed_batch_size:
+        if self._run.batch.fixed:
             self._state.failure = []
             return []
         if self._state.failure:
@@ -349,7 +349,7 @@ class DynamicBatchSizeOptimizer:
 
     def _decision(self, size: int, reason: str, text: str, evidence: Evidence, *, counts: bool) -> SetBatchSize:
         micro_batches = self._split(size)
-        factor = sum(micro_batches) / (self._run.batch_size * self._run.accum_iter)
+        factor = sum(micro_batches) / (self._run.batch.size * self._run.batch.accum_iter)
         return SetBatchSize(
             reason=reason,
             text=text,
@@ -362,9 +362,9 @@ class DynamicBatchSizeOptimizer:
 
     def fallback(self) -> list[Decision]:
         """The configured size or the option's, if as large a one has run without failing."""
-        if self._run.fixed_batch_size:
+        if self._run.batch.fixed:
             return []
-        size = self._fallback or self._run.batch_size
+        size = self._fallback or self._run.batch.size
         size = min(size, self._state.proven or size)
         return [self._decision(size, "fallback", f"Batch size fixed at {size}", {}, counts=False)]
 
