@@ -78,6 +78,7 @@ class DynamicBatchSizeOptimizer:
     """
 
     name = "DynamicBatchSizeOptimizer"
+    asked = "interval"
     max_adjustments = 20
 
     def __init__(
@@ -359,6 +360,14 @@ class DynamicBatchSizeOptimizer:
             micro_batches=micro_batches,
             rate_factor=factor**self._exponent,
         )
+
+    def holding(self) -> list[Decision]:
+        """The size that it has chosen, within the present bounds, where that is not the option file's."""
+        wanted = self._state.asked or self._state.size
+        size = min(max(wanted, self._sizes[0]), self._sizes[-1])
+        if self._run.batch.fixed or size == max(self._split(self._run.batch.size)):
+            return []
+        return [self._decision(size, "resume", "", {}, counts=False)]
 
     def fallback(self) -> list[Decision]:
         """The configured size or the option's, if as large a one has run without failing."""
