@@ -168,15 +168,19 @@ def test_a_growth_that_fails_goes_back_to_what_ran() -> None:
         def need(self, iteration: int, size: int) -> float:
             return super().need(iteration, size) + (5000 if size > 8 else 0)
 
-    found = trainer(Stepped(a=500, c=300), run_of(8)).iterate(3000)
+    found = trainer(Stepped(a=500, c=300), run_of(8)).iterate(5000)
     assert found.texts[0:2] == [
         "Batch size adjusted from 8 to 12 due to free VRAM",
         "Batch size adjusted from 12 to 8 due to out of memory",
     ]
-    first, second = found.failures[:2]
+    first, second, third = found.failures[:3]
     assert first == OFTEN + 1
-    assert all(size < 12 for size in found.sizes[first : first + 20 * OFTEN])
+    failed = [found.sizes[at - 1] for at in (first, second, third)]
+    assert failed == [12, 10, 9]  # half of the way each time
+    for at, size, wait in zip((first, second, third), failed, (20, 40, 80), strict=True):
+        assert all(later < size for later in found.sizes[at : at + wait * OFTEN])
     assert second - first > 6 * OFTEN
+    assert third - second > 12 * OFTEN
 
 
 def test_each_failure_doubles_the_wait_and_never_the_failing_size_or_larger() -> None:
@@ -259,6 +263,18 @@ def test_what_is_somewhat_slower_is_measured_twice() -> None:
     assert {decision.reason for _, decision in short.decisions} == {"free VRAM"}
 
 
+def test_a_machine_that_has_become_slower_is_not_the_batch() -> None:
+    """Back at the size before, which is as slow now: the larger one is tried again at the next occasion."""
+    found = trainer(Device(c=50, rate=lambda i, _: 80 if i > OFTEN else 100), run_of(8)).iterate(200)
+    assert found.texts[:3] == [
+        "Batch size adjusted from 8 to 12 due to free VRAM",
+        "Batch size adjusted from 12 to 8 due to lower throughput",
+        "Batch size adjusted from 8 to 12 due to free VRAM",
+    ]
+    assert found.decisions[2][0] - found.decisions[1][0] <= OFTEN + 10
+    assert found.iterate(200).size == 32
+
+
 def test_one_slow_step_in_a_trial_refuses_nothing() -> None:
     found = trainer(Device(c=50, rate=lambda i, size: 1 if i % 7 == 0 else 100), run_of(8)).iterate(600)
     assert found.size == 32
@@ -302,9 +318,11 @@ def test_keep_splits_the_same_images_evenly(batch: int, accum: int, c: float, sm
     run = run_of(batch, accum_iter=accum)
     found = trainer(Device(c=c), run, effective_batch="keep", lr_scaling="linear", min_batch_size=smallest)
     found.iterate(400)
-    assert [decision.rate_factor for _, decision in found.decisions if isinstance(decision, SetBatchSize)] == [
-        1.0 for _, decision in found.decisions if isinstance(decision, SetBatchSize)
-    ]
+    for _, decision in found.decisions:
+        assert isinstance(decision, SetBatchSize)
+        assert f" to {decision.batch_size} due" in decision.text
+        assert sum(decision.micro_batches) == batch * accum
+        assert decision.rate_factor == 1
     assert sum(found.micro_batches) == batch * accum
     assert max(found.micro_batches) - min(found.micro_batches) <= 1
     assert max(found.sizes) <= batch * accum
@@ -377,6 +395,17 @@ def test_a_loss_that_begins_changes_what_a_sample_takes() -> None:
     found.iterate(1500)
     assert found.size == int((0.8 * 8000 - 200) / 1.3 - 500) // 400 == 10
     assert len([at for at, _ in found.decisions if at > 1000]) <= 2
+
+
+def test_a_loss_that_ends_makes_room() -> None:
+    class Lighter(Device):
+        def need(self, iteration: int, size: int) -> float:
+            return super().need(iteration, size) * (0.6 if iteration > 700 else 1)
+
+    found = trainer(Lighter(a=500, c=400)).iterate(700)
+    assert found.size == 14
+    found.automation.observe_phase(700, "gan_loss has ended")
+    assert found.iterate(200).size == int((0.8 * 8000 - 200) / 0.6 - 500) // 400 == 24
 
 
 # --- state

@@ -83,6 +83,7 @@ def proc(tmp_path: Path) -> Path:
         {
             "meminfo": f"MemTotal: {8 * GIB // 1024} kB\nMemAvailable: {6 * GIB // 1024} kB\nHugePages_Total: 0\n",
             "self/status": f"Name:\tpython\nVmHWM:\t{300 * 1024} kB\nVmRSS:\t{100 * 1024} kB\n",
+            "zoneinfo": "Node 0, zone Normal\n  pages free 9\n    cpu: 0\n              count:    0\n",
             "self/cgroup": "0::/job/step\n4:memory:/old\n3:cpuset:/\n",
         },
     )
@@ -123,6 +124,13 @@ def test_without_control_groups_the_system_counts(proc: Path, tmp_path: Path) ->
     reader = LinuxMemory(proc, tmp_path / "none")
     assert (reader.read().total, reader.read().used) == (8 * GIB, 2 * GIB + 200 * MIB)
     assert reader.describe() == "memory of the system (8.0 GiB)"
+
+
+def test_pages_that_wait_at_a_processor_are_free(proc: Path, tmp_path: Path) -> None:
+    pages = 256 * MIB // os.sysconf("SC_PAGE_SIZE")
+    line = f"              count:    {pages}\n              high:     1444\n"
+    files(proc, {"zoneinfo": f"  pagesets\n    cpu: 0\n{line}    cpu: 1\n{line}"})
+    assert LinuxMemory(proc, tmp_path / "none").read().used == 2 * GIB + (200 - 512) * MIB
 
 
 def test_where_peaks_cannot_begin_anew_one_is_seen_once(proc: Path, tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ class BatchState:
     asked: int = 0
     """Size that was asked for and not yet seen; 0 for none."""
     trial: list[float] = field(default_factory=list[float])
-    """Size and throughput before a growth that has not been judged; and what share of it a first look found wanting."""
+    """Size and throughput before a growth that has not been judged, and what share of it a first look found wanting; or
+    0 and the throughput at a size that was left for it, until that of the present one is known again."""
     speeds: list[float] = field(default_factory=list[float])
     """Samples per second of the last steps."""
     settle: int = 0
@@ -138,5 +139,3 @@ class BatchState:
     """Size that did not fit in this iteration, and that of the pieces that did."""
     blind: bool = False
     """Whether nothing was read since a failure."""
-    told: bool = False
-    """Whether the log has it that the smallest size does not fit."""

@@ -221,13 +221,14 @@ class DynamicBatchSizeOptimizer:
         """The pieces' size; a larger one that is known to fit, where the failing one had never run before."""
         state = self._state
         (failing, fitted), state.failure, state.trial = state.failure, [], []
+        again = failing == state.ceiling
         state.failures += 1
         self._close(iteration, failing, FAILED, state.failures)
         if failing <= state.proven:
             state.proven = fitted
         below = [size for size in self._sizes if size < failing]
         if not below:
-            return self._helpless(failing)
+            return None if again else self._helpless(failing)
         known = {} if state.blind or failing in self._memory.largest else self._memory.largest
         wanted = max([fitted, *(size for size in known if self._memory.share(size, size) <= self._limit)])
         size = max([size for size in below if size <= wanted], default=below[0])
@@ -235,10 +236,7 @@ class DynamicBatchSizeOptimizer:
         evidence: Evidence = {"failed": failing, "fitted": fitted, "failures": state.failures}
         return self._ask(iteration, failing, size, "out of memory", evidence, counts=False)
 
-    def _helpless(self, failing: int) -> Decision | None:
-        told, self._state.told = self._state.told, True
-        if told:
-            return None
+    def _helpless(self, failing: int) -> Decision:
         text = f"batch size {failing} does not fit and is the smallest allowed: its steps run in pieces, slowly"
         return Note(reason="out of memory", text=text, counts=False)
 
@@ -265,6 +263,8 @@ class DynamicBatchSizeOptimizer:
         if not state.trial:
             return None
         size, before = int(state.trial[0]), state.trial[1]
+        if not size:
+            return self._acquit(iteration, before)
         share = statistics.median(state.speeds) / before if before and state.speeds else 1.0
         if share < SPILLED and len(state.speeds) >= SPILL_STEPS:
             state.failures += 1
@@ -282,7 +282,19 @@ class DynamicBatchSizeOptimizer:
         else:
             state.trial, state.refusals = [], 0
             return None
-        return self._ask(iteration, state.size, size, reason, {"throughput": share}, counts=False)
+        slow = [0.0, share * before] if reason == "lower throughput" else []
+        decision = self._ask(iteration, state.size, size, reason, {"throughput": share}, counts=False)
+        state.trial = slow
+        return decision
+
+    def _acquit(self, iteration: int, speed: float) -> None:
+        """Where the size before is no faster now either, it was the machine, and the larger one may be tried again."""
+        state = self._state
+        if len(state.speeds) < self._enough:
+            return
+        if speed >= KEPT * statistics.median(state.speeds):
+            state.ceiling, state.pause, state.refusals = 0, iteration, state.refusals - 1
+        state.trial = []
 
     @property
     def _enough(self) -> int:
