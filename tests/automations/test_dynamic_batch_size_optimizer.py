@@ -467,6 +467,19 @@ def test_a_resume_with_other_bounds_keeps_them() -> None:
     assert len(again.automation.state_dict()["memory"]["readings"]) == 4
 
 
+@pytest.mark.parametrize(("bound", "held"), [(None, 32), (10, 10), (8, None)])
+def test_what_it_holds_through_a_resume_is_its_size_within_the_present_bounds(
+    bound: int | None, held: int | None
+) -> None:
+    first = trainer(Device(c=50), run_of(8)).iterate(500)
+    assert first.size == 32
+    again = Trainer(automation(max_batch_size=bound), first.device, first.run)
+    assert again.automation.holding() == []
+    again.automation.load_state_dict(first.automation.state_dict())
+    sizes = [decision.batch_size for decision in again.automation.holding() if isinstance(decision, SetBatchSize)]
+    assert sizes == ([] if held is None else [held])
+
+
 def test_a_size_that_somebody_else_set_is_seen() -> None:
     found = trainer(Device(c=50), run_of(8)).iterate(OFTEN + 5)
     assert found.size == 12

@@ -44,6 +44,13 @@ VALUES: dict[str, dict[str, Any]] = {
     },
 }
 
+AUTOMATIONS = (
+    "DynamicLossScheduling",
+    "IntelligentLearningRateScheduler",
+    "DynamicBatchSizeOptimizer",
+    "IntelligentEarlyStopping",
+)
+
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -127,7 +134,7 @@ def test_the_file_passes_the_check_with_other_folders(
 
     told = capfd.readouterr().err
     assert "no mistakes found" in told
-    for automation in ("DynamicLossScheduling", "DynamicBatchSizeOptimizer", "IntelligentEarlyStopping"):
+    for automation in AUTOMATIONS:
         assert f"Automation {automation}: " in told
     patience = VALUES[name]["stopping"][0]
     assert f"stops after {patience} iterations ({patience // 1000} validations)" in told
@@ -145,7 +152,7 @@ def test_nothing_but_folders_is_a_placeholder(tmp_path: Path, capfd: pytest.Capt
 @pytest.mark.parametrize("name", VALUES)
 def test_the_file_trains(name: str, tiles: Path, tmp_path: Path) -> None:
     """The recipe's networks, losses and automations on two small crops a step, for twelve iterations."""
-    values = with_folders(name, tiles, tmp_path) | {"num_gpu": 0}
+    values: dict[str, Any] = with_folders(name, tiles, tmp_path) | {"num_gpu": 0}
     values["datasets"]["train"] |= {"lq_size": 8, "batch_size_per_gpu": 2, "num_worker_per_gpu": 0}
     values["datasets"]["val"]["num_worker_per_gpu"] = 0
     values["train"]["total_iter"] = values["val"]["val_freq"] = 12

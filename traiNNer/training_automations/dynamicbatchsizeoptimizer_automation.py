@@ -228,17 +228,14 @@ class DynamicBatchSizeOptimizer:
             state.proven = fitted
         below = [size for size in self._sizes if size < failing]
         if not below:
-            return None if again else self._helpless(failing)
+            text = f"batch size {failing} does not fit and is the smallest allowed: its steps run in pieces, slowly"
+            return None if again else Note(reason="out of memory", text=text, counts=False)
         known = {} if state.blind or failing in self._memory.largest else self._memory.largest
         wanted = max([fitted, *(size for size in known if self._memory.share(size, size) <= self._limit)])
         size = max([size for size in below if size <= wanted], default=below[0])
         state.blind = True
         evidence: Evidence = {"failed": failing, "fitted": fitted, "failures": state.failures}
         return self._ask(iteration, failing, size, "out of memory", evidence, counts=False)
-
-    def _helpless(self, failing: int) -> Decision:
-        text = f"batch size {failing} does not fit and is the smallest allowed: its steps run in pieces, slowly"
-        return Note(reason="out of memory", text=text, counts=False)
 
     def _within(self, iteration: int) -> Decision | None:
         """Into the bounds, which may be others than when the size was chosen."""
@@ -375,11 +372,9 @@ class DynamicBatchSizeOptimizer:
 
     def holding(self) -> list[Decision]:
         """The size that it has chosen, within the present bounds, where that is not the option file's."""
-        wanted = self._state.asked or self._state.size
-        size = min(max(wanted, self._sizes[0]), self._sizes[-1])
-        if self._run.batch.fixed or size == max(self._split(self._run.batch.size)):
-            return []
-        return [self._decision(size, "resume", "", {}, counts=False)]
+        size = min(max(self._state.asked or self._state.size, self._sizes[0]), self._sizes[-1])
+        changed = not self._run.batch.fixed and size != max(self._split(self._run.batch.size))
+        return [self._decision(size, "resume", "", {}, counts=False)] if changed else []
 
     def fallback(self) -> list[Decision]:
         """The configured size or the option's, if as large a one has run without failing."""

@@ -143,7 +143,8 @@ class IntelligentLearningRateScheduler:
         if self._by_loss and self._metric is not None and MetricTrend.LENGTHS[0] * run.val_freq > span:
             rare = f"{MetricTrend.LENGTHS[0]} validations take more than {span:,} iterations"
             return [f"{rare}: the training loss alone decides"]
-        return []
+        watched = ["the training loss"] * self._by_loss + [each.name for each in [self._metric] if each is not None]
+        return [f"watches {' and '.join(watched)}; factor on the rate: {self._bounds[0]:g} to {self._bounds[1]:g}"]
 
     def _begin(self, run: RunFacts) -> None:
         self._run = run
