@@ -71,13 +71,21 @@ SETTINGS = ("off", "on", "alone")
 
 
 def prepare_data(folder: Path) -> Path:
-    """The sample tiles, and 96 px parts of the validation photographs."""
+    """The sample tiles in nine parts each, which are read faster, and 96 px parts of the validation photographs."""
     from PIL import Image
 
     from scripts.prepare_sample import prepare
 
     sample = folder / "sample"
     prepare(sample)
+    for kind, side in (("gt", 42), ("lq", 21)):
+        (folder / "train" / kind).mkdir(parents=True)
+        for path in sorted((sample / "train" / kind).glob("*.png")):
+            with Image.open(path) as tile:
+                for number in range(9):
+                    left, top = side * (number % 3), side * (number // 3)
+                    part = tile.crop((left, top, left + side, top + side))
+                    part.save(folder / "train" / kind / f"{path.stem}_{number}.png")
     for kind, side in (("gt", 96), ("lq", 48)):
         (folder / "val" / kind).mkdir(parents=True, exist_ok=True)
         for path in sorted((sample / "val" / kind).glob("*.png")):
@@ -115,8 +123,8 @@ def options(case: Case, setting: str, seed: int, data: Path, folder: Path) -> di
             "train": {
                 **images,
                 "name": "tiles",
-                "dataroot_gt": str(data / "sample" / "train" / "gt"),
-                "dataroot_lq": str(data / "sample" / "train" / "lq"),
+                "dataroot_gt": str(data / "train" / "gt"),
+                "dataroot_lq": str(data / "train" / "lq"),
                 "gt_size": 32,
                 "batch_size_per_gpu": 4,
             },

@@ -140,6 +140,7 @@ def build_model(run: Prepared) -> SRModel:
         precision=run.precision,
         channels_last=options.use_channels_last,
         loss_schedulers=LossSchedulers(run.loss_schedulers),
+        recovers=run.automations.recovers,
     )
 
 

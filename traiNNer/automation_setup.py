@@ -23,7 +23,7 @@ from traiNNer.training_automations.manager import AutomationManager
 from traiNNer.utils import dist
 from traiNNer.utils.images import ImageError
 from traiNNer.utils.logging import get_logger
-from traiNNer.utils.memory import memory_reader
+from traiNNer.utils.memory import cap_allocator, memory_reader
 from traiNNer.utils.registry import AUTOMATIONS
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ def put_to_work(
     if not automations.guarded:
         return None
     calibrate(run, console)
+    if automations.recovers and (capped := cap_allocator(run.device)):
+        get_logger().info(capped)
     manager = AutomationManager(
         automations.guarded,
         controls=RunControls(model, loader, run.train.total_iter),
@@ -157,6 +159,7 @@ def put_to_work(
         values=monitor,
         memory=memory_reader(run.device) if automations.recovers else None,
     )
-    model.observer, monitor.listener = manager, manager.observations.read
+    model.observe(manager)
+    monitor.listener = manager.observations.read
     model.gradient_shares.request(manager.samples_gradients)
     return manager

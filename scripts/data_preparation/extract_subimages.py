@@ -135,7 +135,7 @@ def extract(arguments: argparse.Namespace) -> int:
     small = sum(result.small for result in done)
     if small:
         fate = "kept whole" if cut.keep_small else "skipped (--small keep takes them whole)"
-        print(f"{small} of {len(work)} images are smaller than a tile: {fate}")
+        print(f"{small} of {len(work)} images smaller than a tile: {fate}")
     tiles = sum(result.tiles for result in done)
     print(f"{tiles} tiles{' of each kind' if arguments.lq else ''} in {arguments.output}")
     return 1 if failures else 0

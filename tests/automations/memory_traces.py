@@ -132,5 +132,5 @@ class Trainer:
                 self.automation.observe_phase(iteration, "batch size")
 
 
-def run_of(size: int = 2, **facts: Any) -> RunFacts:
-    return RunFacts(total_iter=10**6, batch=BatchFacts(size=size, **facts))
+def run_of(batch_size: int = 2, **facts: Any) -> RunFacts:
+    return RunFacts(total_iter=10**6, batch=BatchFacts(size=batch_size, **facts))

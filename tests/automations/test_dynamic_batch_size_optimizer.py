@@ -478,6 +478,9 @@ def test_what_it_holds_through_a_resume_is_its_size_within_the_present_bounds(
     again.automation.load_state_dict(first.automation.state_dict())
     sizes = [decision.batch_size for decision in again.automation.holding() if isinstance(decision, SetBatchSize)]
     assert sizes == ([] if held is None else [held])
+    again = Trainer(automation(max_batch_size=bound), first.device, run_of(8, fixed="CUDA graphs"))
+    again.automation.load_state_dict(first.automation.state_dict())
+    assert again.automation.holding() == []
 
 
 def test_a_size_that_somebody_else_set_is_seen() -> None:

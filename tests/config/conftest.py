@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,6 @@ from traiNNer.config import load_options
 from traiNNer.config.options import Options
 from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.registry import (
-    AUTOMATIONS,
     DATASETS,
     LOSSES,
     METRICS,
@@ -122,42 +121,6 @@ def config_test_scheduler(
     """A scheduler's signature."""
 
 
-class StandInBatchSize:
-    """The options of an automation that is not there yet."""
-
-    max_adjustments = 20
-
-    def __init__(
-        self,
-        *,
-        target_vram_usage: float = 0.85,
-        safety_margin: float = 0.05,
-        adjustment_frequency: int = 100,
-        min_batch_size: int = 1,
-        max_batch_size: int | None = None,
-        vram_history_size: int = 50,
-        effective_batch: Literal["follow", "keep"] = "follow",
-        lr_scaling: Literal["none", "sqrt", "linear"] = "none",
-        fallback_batch_size: int | None = None,
-    ) -> None: ...
-
-
-class StandInLosses:
-    """The options of an automation that is not there yet."""
-
-    max_adjustments = None
-
-    def __init__(
-        self,
-        *,
-        auto_calibrate: bool = True,
-        anchor: str | None = None,
-        adjustment_frequency: int = 50,
-        max_factor: float = 4.0,
-        mode: Literal["continuous", "calibrate", "off"] = "continuous",
-    ) -> None: ...
-
-
 @contextmanager
 def registered(registry: Registry, name: str, factory: Callable[..., Any]) -> Iterator[None]:
     """A component that exists for the duration of a test."""
@@ -178,14 +141,7 @@ def components() -> Iterator[None]:
         registered(METRICS, "config_test_metric", config_test_metric),
         registered(OPTIMIZERS, "ConfigTestOptimizer", config_test_optimizer),
         registered(SCHEDULERS, "ConfigTestScheduler", config_test_scheduler),
-        ExitStack() as absent,
     ):
-        for name, stand_in in (
-            ("DynamicBatchSizeOptimizer", StandInBatchSize),
-            ("DynamicLossScheduling", StandInLosses),
-        ):
-            if name not in AUTOMATIONS.names():
-                absent.enter_context(registered(AUTOMATIONS, name, stand_in))
         yield
 
 

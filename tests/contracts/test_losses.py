@@ -28,20 +28,23 @@ LATENTS = ("latent_mean", "latent_log_variance")
 
 
 @cache
-def built(name: str) -> Loss:
+def built(name: str, **options: Any) -> Loss:
     """The loss with its defaults, shared by the tests: none may leave a trace in it."""
-    return build_loss({"type": name, "loss_weight": 1.0, **OPTIONS.get(name, {})})
+    return build_loss({"type": name, "loss_weight": 1.0, **OPTIONS.get(name, {}), **options})
 
 
-def inputs(loss: nn.Module | None, dtype: torch.dtype = torch.float32, **images: torch.Tensor) -> dict[str, Any]:
+def inputs(
+    loss: nn.Module | None, dtype: torch.dtype = torch.float32, count: int = 2, **images: torch.Tensor
+) -> dict[str, Any]:
     """What a loss asks for, or all there is; `images` replace the random ones. Logits are a convolution of images."""
     generator = torch.Generator().manual_seed(0)
     given: dict[str, Any] = {
-        name: torch.rand(2, 3, 32, 32, generator=generator, dtype=dtype) for name in ("output", "target", "ema_output")
+        name: torch.rand(count, 3, 32, 32, generator=generator, dtype=dtype)
+        for name in ("output", "target", "ema_output")
     }
     for name in LATENTS:
-        given[name] = torch.randn(2, 4, 8, 8, generator=generator, dtype=dtype)
-    given["lq"] = torch.rand(2, 3, 16, 16, generator=generator, dtype=dtype)
+        given[name] = torch.randn(count, 4, 8, 8, generator=generator, dtype=dtype)
+    given["lq"] = torch.rand(count, 3, 16, 16, generator=generator, dtype=dtype)
     given |= images
     kernel = torch.randn(1, 3, 3, 3, generator=generator, dtype=dtype)
     given["fake_logits"] = nn.functional.conv2d(given["output"], kernel)
@@ -77,19 +80,32 @@ def test_smallest_at_identity(name: str) -> None:
     assert torch.isfinite(output.grad).all()
 
 
-def piece(value: Any, index: int) -> Any:
-    return value[index : index + 1] if isinstance(value, torch.Tensor) else value
+def piece(value: Any, start: int, stop: int) -> Any:
+    return value[start:stop] if isinstance(value, torch.Tensor) else value
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_pieces_equal_the_whole_in_float64(name: str) -> None:
-    loss = built(name)
+SUMS = [name for name in NAMES if "reduction" in accepted_names(LOSSES.get(name)) and name != "psnrloss"]
+"""psnrloss knows `mean` alone."""
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in NAMES), *((name, {"reduction": "sum"}) for name in SUMS)],
+    ids=lambda value: value if isinstance(value, str) else "".join(value.values()),
+)
+def test_pieces_equal_the_whole_in_float64(name: str, options: dict[str, Any]) -> None:
+    """Pieces of unequal size, each by its share of the images, or for a sum over images by 1."""
+    loss = built(name, **options)
     if loss.batch_coupled:
         pytest.skip("declared to be coupled")
-    given = inputs(loss, torch.float64)
+    given = inputs(loss, torch.float64, count=3)
     whole = total(loss(**given))
-    pieces = [total(loss(**{name: piece(value, index) for name, value in given.items()})) for index in range(2)]
-    torch.testing.assert_close(torch.stack(pieces).mean(), whole)
+    pieces = [
+        total(loss(**{name: piece(value, start, stop) for name, value in given.items()}))
+        * (1 if loss.sums_images else (stop - start) / 3)
+        for start, stop in ((0, 2), (2, 3))
+    ]
+    torch.testing.assert_close(torch.stack(pieces).sum(), whole, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)

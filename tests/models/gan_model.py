@@ -61,6 +61,7 @@ def gan_model(
     batch_norm: bool = False,
     float64: bool = False,
     forward_net: Callable[[nn.Module], nn.Module] = lambda net: net,
+    forward_net_g: Callable[[nn.Module], nn.Module] = lambda net: net,
     **keywords: Any,
 ) -> SRModel:
     """The same two networks at every call."""
@@ -72,7 +73,7 @@ def gan_model(
     if float64:
         net_g, net_d = net_g.double(), InFloat64(net_d)
     return SRModel(
-        generator=player(net_g, optimizer),
+        generator=player(net_g, optimizer, forward_net=forward_net_g(net_g)),
         losses=build_losses(losses),
         discriminator=player(net_d, optimizer, forward_net=forward_net(net_d)),
         ema=Ema(net_g, decay=0.9),

@@ -102,6 +102,18 @@ WITH: dict[str, tuple[Any, dict[str, Any]]] = {
         },
         {"train.losses": [{"type": "l1loss", "loss_weight": 1.0}, {"type": "mseloss", "loss_weight": 1.0}]},
     ),
+    "train.training_automations.enabled": (False, {"train.training_automations.early_stopping": {}}),
+    "train.training_automations.adaptive_gradient_clipping": (
+        {"initial_threshold": 1e-3, "min_threshold": 1e-3},
+        {"train.grad_clip": True},
+    ),
+    "train.training_automations.dynamic_loss_scheduling": (
+        {},
+        {"train.losses": [{"type": "l1loss", "loss_weight": 1.0}, {"type": "mssimloss", "loss_weight": 1.0}]},
+    ),
+    "train.training_automations.intelligent_learning_rate_scheduler": ({"plateau_patience": 50}, {}),
+    "train.training_automations.intelligent_early_stopping": ({"patience": 100}, {}),
+    "train.training_automations.dynamic_batch_size_optimizer": ({"min_batch_size": 5}, {}),
     "val.tile_size": (16, {"val.tile_overlap": 2}),
     "val.tile_overlap": (2, {"val.tile_size": 16}),
     "val.suffix": ("x", {"val.save_img": True}),
@@ -118,12 +130,6 @@ ELSEWHERE = {
     "path": "its fields",
     "train": "its fields",
     "train.training_automations": "its fields",
-    "train.training_automations.enabled": "tests/config/test_automation_options.py",
-    "train.training_automations.dynamic_loss_scheduling": "tests/automations",
-    "train.training_automations.intelligent_learning_rate_scheduler": "tests/automations",
-    "train.training_automations.dynamic_batch_size_optimizer": "tests/automations",
-    "train.training_automations.adaptive_gradient_clipping": "tests/automations",
-    "train.training_automations.intelligent_early_stopping": "tests/automations",
     "val": "its fields",
     "logger": "its fields",
     "datasets.train.component": "tests/data",
@@ -174,7 +180,7 @@ def test_no_option_is_forgotten() -> None:
 def put(options: dict[str, Any], key: str, value: Any) -> None:
     *sections, name = key.split(".")
     for section in sections:
-        options = options[section]
+        options = options.setdefault(section, {})
     options[name] = value
 
 

@@ -31,6 +31,9 @@ class Loss(nn.Module):
     batch_coupled: bool = False
     """Images of a batch influence each other's part: the mean over pieces of a batch is not the value of the whole."""
 
+    sums_images: bool = False
+    """The value is a sum over the images of a batch, not their mean."""
+
     channels: int | None = None
     """Channels that output and target must have, 3 where RGB is meant; None: any."""
 

@@ -85,6 +85,7 @@ class CHCLoss(Loss):
             message = f"found {clip_max:g}; accepted: more than clip_min, {clip_min:g}"
             raise ConfigError(Problem(key="clip_max", message=message))
         self.reduction, self.loss_lambda = reduction, loss_lambda
+        self.sums_images = reduction == "sum"
         self.criterion: Literal["l1", "huber"] = criterion
         self.clip_min, self.clip_max = clip_min, clip_max
         self.minimum = max(clip_min, 0.0 if criterion == "l1" else 1e-6) if reduction == "mean" else None

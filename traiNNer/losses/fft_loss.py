@@ -46,6 +46,7 @@ class FFTLoss(Loss):
     ) -> None:
         super().__init__()
         self.reduction = reduction
+        self.sums_images = reduction == "sum"
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """The unweighted loss, a scalar."""

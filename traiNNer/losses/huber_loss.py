@@ -38,6 +38,7 @@ class HuberLoss(Loss):
     ) -> None:
         super().__init__()
         self.reduction, self.delta = reduction, delta
+        self.sums_images = reduction == "sum"
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """The unweighted loss, a scalar."""

@@ -35,6 +35,7 @@ class MSELoss(Loss):
     ) -> None:
         super().__init__()
         self.reduction = reduction
+        self.sums_images = reduction == "sum"
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """The unweighted loss, a scalar."""

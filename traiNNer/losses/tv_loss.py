@@ -46,6 +46,7 @@ class TVLoss(Loss):
     ) -> None:
         super().__init__()
         self.reduction, self.eps = reduction, eps
+        self.sums_images = reduction == "sum"
 
     def forward(self, output: Tensor) -> Tensor:
         """The unweighted loss, a scalar."""

@@ -13,9 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from traiNNer.losses.adversarial import AdversarialLoss, Logits
 from traiNNer.losses.term import Term
 from traiNNer.models.adaptive_d import AdaptiveDiscriminator
+from traiNNer.models.loss_inputs import full_precision
 from traiNNer.models.player import Player
+from traiNNer.models.transaction import Asked, Piece, Transactions, weighted_mean
+from traiNNer.models.update import update
 from traiNNer.types import StepObserver
-from traiNNer.utils import dist
 
 Pair = tuple[Tensor, Tensor]
 """GT and net_g's output of one micro-batch, the latter without its graph; (B, C, H, W) float32."""
@@ -76,6 +78,7 @@ class Discriminator:
         terms: Sequence[Term],
         pairs: Sequence[Pair],
         finite: Tensor,
+        transactions: Transactions,
         observer: StepObserver | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Train net_d on an iteration's images, unless the bool device scalar `finite` is already false.
@@ -85,34 +88,32 @@ class Discriminator:
             terms: the adversarial losses by which net_d learns now; each counts once, whatever its weight.
             pairs: one for each micro-batch.
             finite: whether the generator's step was.
+            transactions: runs the passes.
             observer: told of the gradients before the update.
 
         Returns:
             What is to be logged, detached device scalars by label, and whether all of it was finite.
         """
         player = self.player
-        values = [self._backward(current_iter, terms, pairs, number) for number in range(len(pairs))]
-        record = {label: torch.stack([each[label] for each in values]).mean() for label in values[0]}
-        norm = player.gradient_norm()
-        if observer is not None:
-            observer.before_update("net_d", norm, current_iter)
-        losses_finite = torch.isfinite(torch.stack(list(record.values()))).all()
-        checks = torch.stack([losses_finite, losses_finite & torch.isfinite(norm)]).float()
-        record["losses_finite"], own = dist.all_reduce_min_(checks)
-        record["grad_norm/net_d"] = norm.detach()
-        if player.loss_scale is not None:
-            record["loss_scale/net_d"] = player.loss_scale.value
-        finite = finite & (own > 0)
-        player.commit(norm, finite, own > 0)
+        learning = [term.loss for term in terms if term.loss.learns]
+        asked = Asked(
+            network="net_d",
+            player=player,
+            sizes=[len(real) for real, _ in pairs],
+            image=pairs[0][0].shape[-2:],
+            current_iter=current_iter,
+            buffers=[*player.buffers, *(buffer for loss in learning for buffer in loss.buffers())],
+        )
+        done = transactions.run(asked, lambda piece: self._backward(current_iter, terms, pairs[piece.number], piece))
+        record = weighted_mean([values for _, values in done], [piece.images for piece, _ in done])
+        finite = update("net_d", player, record, current_iter, observer=observer, finite=finite)
         return record, finite
 
-    def _backward(
-        self, current_iter: int, terms: Sequence[Term], pairs: Sequence[Pair], number: int
-    ) -> dict[str, Tensor]:
-        """Forward and backward of one micro-batch; its detached values."""
-        real, fake = pairs[number]
+    def _backward(self, current_iter: int, terms: Sequence[Term], pair: Pair, piece: Piece) -> dict[str, Tensor]:
+        """Forward and backward of a piece of a micro-batch; its detached values."""
+        real, fake = (piece.of(images) for images in pair)
         values: dict[str, Tensor] = {}
-        with self.player.accumulating(last=number == len(pairs) - 1):
+        with self.player.accumulating(piece.exchanges):
             with self._autocast():
                 # one pass over both: several processes exchange gradients once, and a pass is what costs
                 real_logits, fake_logits = _halves(_float(self.player.forward_net(torch.cat((real, fake)))))
@@ -121,13 +122,13 @@ class Discriminator:
                 own = loss.discriminator_loss(real_logits, fake_logits)
                 own |= loss.penalties(self.player.net, real, fake, current_iter)
                 values |= {f"{term.label}_{name}": value for name, value in own.items()}
-            self.player.backward(torch.stack(list(values.values())).sum() / len(pairs))
+            self.player.backward(torch.stack(list(values.values())).sum() / piece.parts)
         opinions = {"logits/real": _mean(real_logits), "logits/fake": _mean(fake_logits)}
         return {label: value.detach() for label, value in {**values, **opinions}.items()}
 
 
 def _float(logits: Logits) -> Logits:
-    return logits.float() if isinstance(logits, Tensor) else [scale.float() for scale in logits]
+    return full_precision(logits) if isinstance(logits, Tensor) else [full_precision(scale) for scale in logits]
 
 
 def _halves(logits: Logits) -> tuple[Logits, Logits]:

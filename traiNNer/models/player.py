@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from traiNNer.models.loss_scale import LossScale
 from traiNNer.schedulers import LearningRate
 from traiNNer.utils.errors import RunError
+from traiNNer.utils.out_of_memory import ending_the_run
 
 
 @runtime_checkable
@@ -60,6 +61,29 @@ class Player:
         # AMP's protocol for fused optimizers, which read `found_inf` on the device
         self._skips_on_device = getattr(optimizer, "_step_supports_amp_scaling", False)
 
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The network's buffers, which forward passes may change."""
+        return self._buffers
+
+    def allocate_state(self) -> None:
+        """Let an optimizer of Adam's kind take its memory before the first step, by a step skipped on the device.
+
+        What it makes are the zeros that its first step would make. Others, whose first step differs from the rest or
+        cannot be skipped there, take theirs when they first step.
+
+        Raises:
+            RunError: there is not enough memory.
+        """
+        known = isinstance(self.optimizer, torch.optim.Adam) and self._decides_on_device and not self.optimizer.state
+        if not known:
+            return
+        with ending_the_run("the allocation of the optimizer's state"):
+            for parameter in self._parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            self._step(torch.zeros((), dtype=torch.bool, device=self._parameters[0].device))
+            self.drop_gradients()
+
     def begin(self) -> None:
         """Keep what a skipped step must put back; the learning rate has been set."""
         self.net.train()
@@ -80,15 +104,34 @@ class Player:
             reason = str(error).splitlines()[0]
             raise RunError(f"detect_anomaly found NaN in the backward pass at this operation: {reason}") from error
 
-    def accumulating(self, last: bool):  # noqa: ANN201 - a context manager of one of two kinds
-        """Context of a micro-batch: several processes exchange gradients at the last one only."""
-        if isinstance(self.forward_net, DistributedDataParallel) and not last:
+    def accumulating(self, exchanges: bool):  # noqa: ANN201 - a context manager of one of two kinds
+        """Context of a forward and backward pass: whether several processes exchange gradients in it."""
+        if isinstance(self.forward_net, DistributedDataParallel) and not exchanges:
             return self.forward_net.no_sync()
         return nullcontext()
 
+    def drop_gradients(self) -> None:
+        """Let go of the gradients so far, and of their memory."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def flat_gradients(self) -> Tensor | None:
+        """A copy of the gradients as one vector; None if there are none."""
+        gradients = self._gradients()
+        return torch.cat([gradient.flatten() for gradient in gradients]) if gradients else None
+
+    def set_gradients(self, flat: Tensor) -> None:
+        """Take the gradients from a vector like that of `flat_gradients`."""
+        gradients = self._gradients()
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+
     def gradient_norm(self) -> Tensor:
         """Unscale the gradients and return their total L2 norm, a device scalar; call once per iteration."""
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        gradients = self._gradients()
         if self.loss_scale is not None:
             self.loss_scale.unscale_(gradients)
         return torch.nn.utils.get_total_norm(gradients, foreach=True)
@@ -112,8 +155,12 @@ class Player:
         for buffer, saved in zip(self._buffers, self._saved_buffers, strict=True):
             buffer.copy_(torch.where(finite, buffer, saved))
 
+    @property
+    def _decides_on_device(self) -> bool:
+        return self._skips_on_device and bool(self.optimizer.param_groups[0].get("fused"))
+
     def _step(self, finite: Tensor) -> None:
-        if self._skips_on_device and self.optimizer.param_groups[0].get("fused"):
+        if self._decides_on_device:
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
             self.optimizer.step()
         elif finite.item():  # host-device synchronization: this optimizer cannot skip a step on the device

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,13 +18,17 @@ from traiNNer.models.adaptive_d import AdaptiveDiscriminator
 from traiNNer.models.discriminator import Discriminator, Pair
 from traiNNer.models.ema import Ema
 from traiNNer.models.gradient_shares import GradientShares
+from traiNNer.models.loss_inputs import enlarged, evaluated, full_precision
 from traiNNer.models.loss_schedulers import LossSchedulers
 from traiNNer.models.player import Player
+from traiNNer.models.transaction import Asked, Piece, Transactions, joined, weighted_mean
+from traiNNer.models.update import update
 from traiNNer.optimizers import averaged_weights, effective_lr
 from traiNNer.schedulers import ObservesValidation
-from traiNNer.types import Batch, StepObserver, StepReport
+from traiNNer.types import Batch, NetworkInfo, StepObserver, StepReport
 from traiNNer.utils import dist
 from traiNNer.utils.device import Precision
+from traiNNer.utils.out_of_memory import ending_the_run
 
 LARGE = 100_000
 """Numbers that a loss may keep in memory after its end, so that `val/loss` stays the same sum; a network has more."""
@@ -49,6 +54,7 @@ class SRModel:
         channels_last: memory format of the images on the device.
         observer: called within each step, see `StepObserver`.
         loss_schedulers: what multiplies the losses' weights.
+        recovers: a transaction that does not fit in memory is run again in smaller pieces, see `Transactions`.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class SRModel:
         channels_last: bool = False,
         observer: StepObserver | None = None,
         loss_schedulers: LossSchedulers | None = None,
+        recovers: bool = False,
     ) -> None:
         self.players = {"net_g": generator}
         self.ema = ema
@@ -91,6 +98,13 @@ class SRModel:
         if discriminator is not None:
             self.players["net_d"] = discriminator
             self._discriminator = Discriminator(discriminator, self._autocast, adaptive_d)
+        self._transactions = Transactions(self.device, recovers=recovers, observer=observer)
+        for player in self.players.values() if recovers else ():
+            player.allocate_state()
+
+    def observe(self, observer: StepObserver) -> None:
+        """Call an observer within each step from now on."""
+        self.observer = self._transactions.observer = observer
 
     @property
     def net_g(self) -> nn.Module:
@@ -137,6 +151,13 @@ class SRModel:
     def losses(self) -> dict[str, Loss]:
         """The losses by label, without those that have ended."""
         return {term.label: term.loss for term in self._terms}
+
+    @property
+    def batch_coupled(self) -> list[str]:
+        """Networks and losses in which images of a batch influence each other: pieces are not the same as the whole."""
+        infos = {name: getattr(player.net, "network_info", None) for name, player in self.players.items()}
+        networks = [name for name, info in infos.items() if isinstance(info, NetworkInfo) and info.batch_coupled]
+        return networks + [term.label for term in self._terms if term.loss.batch_coupled]
 
     def generator_alone(self, current_iter: int) -> SRModel:
         """A model of the same net_g with the losses alone that act at this iteration and need no discriminator.
@@ -195,10 +216,20 @@ class SRModel:
 
     def feed_data(self, batches: Sequence[Batch]) -> None:
         """Put the micro-batches of one iteration on the device; together they are the effective batch."""
-        self._batches = [{key: self._to_device(batch[key]) for key in ("lq", "gt")} for batch in batches]
+        count, size = sum(len(batch["gt"]) for batch in batches), tuple(batches[0]["gt"].shape[-2:])
+        with ending_the_run(f"putting {count} images of {size[0]}x{size[1]} px on the device"):
+            self._batches = [{key: self._to_device(batch[key]) for key in ("lq", "gt")} for batch in batches]
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """Run one optimizer step on the data that was fed; `current_iter` counts from 1."""
+        """Run one optimizer step on the data that was fed; `current_iter` counts from 1.
+
+        Raises:
+            RunError: there is not enough memory, and recovery is off or does not help.
+        """
+        with ending_the_run(f"iteration {current_iter}"):  # what is not in a transaction, such as the moving average
+            self._optimize(current_iter)
+
+    def _optimize(self, current_iter: int) -> None:
         self._release_ended(current_iter)
         for player in self.players.values():
             player.learning_rate.apply(current_iter)
@@ -259,41 +290,60 @@ class SRModel:
         """
         player = self.players["net_g"]
         player.begin()
-        self.record, pairs = {}, []
-        terms: list[dict[str, Tensor]] = []
-        for number, batch in enumerate(self._batches if live or keep else ()):
-            with player.accumulating(last=number == len(self._batches) - 1):
-                output = self._generate(player.forward_net, batch["lq"], graph=bool(live))
-                if live:
-                    terms.append(self._backward_generator(player, current_iter, live, batch, output))
-            if keep:
-                pairs.append((batch["gt"], output.detach().clone()))  # a CUDA graph's next output takes its place
+        self.record = {}
+        passes = partial(self._pass_generator, current_iter=current_iter, live=live, keep=keep)
+        done = self._transactions.run(self._asked(current_iter, live), passes) if live or keep else []
+        outputs = joined([(piece, output) for piece, (_, output) in done if output is not None])
+        pairs = [(batch["gt"], output) for batch, output in zip(self._batches, outputs, strict=keep)]
         if not live:  # nothing to learn from: the passes for net_d leave no trace in net_g's buffers either
             player.put_back(torch.zeros((), dtype=torch.bool, device=self.device))
             self.record["losses_finite"] = torch.ones((), device=self.device)
             return pairs, torch.ones((), dtype=torch.bool, device=self.device)
-        self.record = {label: torch.stack([term[label] for term in terms]).mean() for label in terms[0]}
-        norm = player.gradient_norm()
-        if self.observer is not None:
-            self.observer.before_update("net_g", norm, current_iter)
-        losses_finite = torch.isfinite(torch.stack(list(self.record.values()))).all()
-        checks = torch.stack([losses_finite, losses_finite & torch.isfinite(norm)]).float()
-        self.record["losses_finite"], finite = dist.all_reduce_min_(checks)
-        self.record["grad_norm/net_g"] = norm.detach()
-        if player.loss_scale is not None:
-            self.record["loss_scale/net_g"] = player.loss_scale.value
-        player.commit(norm, finite > 0)
-        return pairs, finite > 0
+        self.record = weighted_mean([values for _, (values, _) in done], [piece.images for piece, _ in done])
+        return pairs, update("net_g", player, self.record, current_iter, observer=self.observer)
+
+    def _asked(self, current_iter: int, live: Sequence[Term]) -> Asked:
+        """What net_g's transaction is to do; its losses' passes through net_d may change that one's buffers too."""
+        learning = [term.loss for term in live if term.loss.learns]
+        return Asked(
+            network="net_g",
+            player=self.players["net_g"],
+            sizes=[len(batch["lq"]) for batch in self._batches],
+            image=self._batches[0]["lq"].shape[-2:],
+            current_iter=current_iter,
+            buffers=[
+                *(buffer for player in self.players.values() for buffer in player.buffers),
+                *(buffer for loss in learning for buffer in loss.buffers()),
+            ],
+        )
+
+    def _pass_generator(
+        self, piece: Piece, current_iter: int, live: Sequence[Term], *, keep: bool
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Forward and backward of a piece of a micro-batch: the detached unweighted losses, and the output to keep."""
+        player, values = self.players["net_g"], dict[str, Tensor]()
+        batch = {key: piece.of(images) for key, images in self._batches[piece.number].items()}
+        with player.accumulating(piece.exchanges):
+            output = self._generate(player.forward_net, batch["lq"], graph=bool(live))
+            if live:
+                values = self._backward_generator(player, current_iter, live, batch, output, piece)
+        return values, output.detach().clone() if keep else None  # a CUDA graph's next output takes its place
 
     def _backward_generator(
-        self, player: Player, current_iter: int, live: Sequence[Term], batch: dict[str, Tensor], output: Tensor
+        self,
+        player: Player,
+        current_iter: int,
+        live: Sequence[Term],
+        batch: dict[str, Tensor],
+        output: Tensor,
+        piece: Piece,
     ) -> dict[str, Tensor]:
-        """Losses and backward of one micro-batch; the detached unweighted losses."""
+        """Losses and backward of a piece; the detached unweighted losses."""
         inputs = self._loss_inputs(current_iter, live, batch, output)
-        values = {term.label: term.loss(**_given(term, inputs)) for term in live}
+        values = {term.label: evaluated(term, inputs, piece.fraction) for term in live}
         self.gradient_shares.sample(current_iter, live, values, output, batch["lq"])
         weighted = [term.weighted(values[term.label], current_iter) for term in live]
-        player.backward(torch.stack(weighted).sum() / len(self._batches))
+        player.backward(torch.stack(weighted).sum() / piece.parts)
         named = [parts(label, value) for label, value in values.items()]
         return {label: value.detach() for each in named for label, value in each.items()}
 
@@ -309,7 +359,7 @@ class SRModel:
             "current_iter": current_iter,
         }
         if any(term.schedule.negative for term in live):
-            inputs["enlarged"] = _enlarged(batch["lq"], batch["gt"])
+            inputs["enlarged"] = enlarged(batch["lq"], batch["gt"])
         if "ema_output" in needed and self.ema is not None:
             inputs["ema_output"] = self._generate(self.ema.net, batch["lq"], graph=False)
         if self._discriminator is not None:
@@ -331,7 +381,7 @@ class SRModel:
         if not learning or rests:
             net_d.player.put_back(finite)
             return finite
-        record, finite = net_d.step(current_iter, learning, pairs, finite, self.observer)
+        record, finite = net_d.step(current_iter, learning, pairs, finite, self._transactions, self.observer)
         record["losses_finite"] = torch.minimum(record["losses_finite"], self.record["losses_finite"])
         self.record |= record
         return finite
@@ -340,7 +390,7 @@ class SRModel:
         """A generator's output in float32, with or without its graph."""
         with torch.set_grad_enabled(graph), self._autocast():
             output = net(lq)
-        return output.float()
+        return full_precision(output)
 
     def _autocast(self) -> torch.autocast:
         dtype = self._precision.autocast_dtype
@@ -348,17 +398,3 @@ class SRModel:
 
     def _to_device(self, images: Tensor) -> Tensor:
         return images.to(self.device, non_blocking=True).contiguous(memory_format=self._memory_format)
-
-
-def _given(term: Term, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs that a loss asks for; one of negative weight compares with the enlarged LQ image."""
-    given = {name: inputs[name] for name in term.needs}
-    if term.schedule.negative and "target" in given:
-        given["target"] = inputs["enlarged"]
-    return given
-
-
-def _enlarged(lq: Tensor, gt: Tensor) -> Tensor:
-    """LQ at the size of GT, by antialiased bicubic interpolation, in [0, 1]."""
-    size = (gt.shape[-2], gt.shape[-1])
-    return nn.functional.interpolate(lq, size=size, mode="bicubic", antialias=True).clamp(0, 1)

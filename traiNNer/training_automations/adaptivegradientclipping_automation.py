@@ -33,7 +33,7 @@ EXPLODING = 10.0
 """A norm of more than so many times the running median is named in the log."""
 
 DEAD_BAND = 0.05
-"""A threshold that is as near as this share to where it should be stays."""
+"""A threshold that is as near as this share to where it should be stays; so does one within the standard error."""
 
 
 class _Level:
@@ -68,6 +68,11 @@ class _Level:
         centre = statistics.median(self.history) if self.shifted else statistics.fmean(self.history)
         return math.exp(centre + SIGMAS * max(statistics.stdev(self.history), SMALLEST_SIGMA))
 
+    @property
+    def error(self) -> float:
+        """Standard error of the logarithm of what is wanted: sd sqrt((1 + SIGMAS^2 / 2) / n)."""
+        return statistics.stdev(self.history) * math.sqrt((1 + SIGMAS**2 / 2) / len(self.history))
+
     def state_dict(self) -> dict[str, Any]:
         """Threshold and norms."""
         return {
@@ -90,9 +95,9 @@ class AdaptiveGradientClipping:
     """Clips gradient norms at exp(m + 4 s), m and s mean and standard deviation of the logarithms of the last norms.
 
     Every `monitoring_frequency` iterations each network's threshold moves there, by `adjustment_factor` at most, unless
-    it is within 5 % of it. A norm of more than 10 times the median does not move m and s. After 20 norms above the
-    threshold in a row their median is the new level (a loss that switched on, say): the threshold jumps there. Steps
-    that were not applied do not count.
+    it is within 5 %, or the standard error, of it. A norm of more than 10 times the median does not move m and s. After
+    20 norms above the threshold in a row their median is the new level (a loss that switched on, say): the threshold
+    jumps there. Steps that were not applied do not count.
 
     Shapes: none. Range: thresholds within [min_threshold, max_threshold].
     Reference: ours. Kumar et al., "ZClip: Adaptive Spike Mitigation for LLM Pre-Training", 2025, clips by mean and
@@ -138,8 +143,9 @@ class AdaptiveGradientClipping:
         self._levels: dict[str, _Level] = {}
 
     def start(self, run: RunFacts) -> list[str]:
-        """Nothing of a run changes what norms say."""
-        return []
+        """Between which thresholds it clips; nothing of a run changes what norms say."""
+        lowest, highest = map(_shown, self._bounds)
+        return [f"clips gradient norms at {_shown(self._initial)} at first, then within {lowest} and {highest}"]
 
     def observe_phase(self, iteration: int, what: Phase) -> None:
         """A new level of norms is noticed by the norms themselves."""
@@ -175,7 +181,7 @@ class AdaptiveGradientClipping:
         wanted = min(max(level.wanted, lowest), highest)
         if not level.shifted:
             wanted = min(max(wanted, level.threshold / self._factor), level.threshold * self._factor)
-        near = abs(math.log(wanted / level.threshold)) < DEAD_BAND
+        near = abs(math.log(wanted / level.threshold)) < max(DEAD_BAND, level.error)
         return None if near else wanted
 
     def _adjustment(self, network: str, level: _Level, threshold: float) -> Decision:

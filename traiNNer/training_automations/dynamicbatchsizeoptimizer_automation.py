@@ -15,6 +15,7 @@ from traiNNer.training_automations.base import (
     MemoryFacts,
     Note,
     OutOfMemoryFacts,
+    Phase,
     RunFacts,
     SetBatchSize,
     StepFacts,
@@ -164,9 +165,9 @@ class DynamicBatchSizeOptimizer:
         count = math.ceil(whole / size)
         return tuple(whole // count + (index < whole % count) for index in range(count))
 
-    def observe_phase(self, iteration: int, what: str) -> None:
+    def observe_phase(self, iteration: int, what: Phase) -> None:
         """A loss that began or ended changes what a sample takes; another batch size does not."""
-        if "batch" not in what:
+        if what == "losses":
             self._memory.forget()
             self._state.trial, self._state.speeds = [], []
 
@@ -228,14 +229,17 @@ class DynamicBatchSizeOptimizer:
             state.proven = fitted
         below = [size for size in self._sizes if size < failing]
         if not below:
-            text = f"batch size {failing} does not fit and is the smallest allowed: its steps run in pieces, slowly"
-            return None if again else Note(reason="out of memory", text=text, counts=False)
+            return None if again else self._helpless(failing)
         known = {} if state.blind or failing in self._memory.largest else self._memory.largest
         wanted = max([fitted, *(size for size in known if self._memory.share(size, size) <= self._limit)])
         size = max([size for size in below if size <= wanted], default=below[0])
         state.blind = True
         evidence: Evidence = {"failed": failing, "fitted": fitted, "failures": state.failures}
         return self._ask(iteration, failing, size, "out of memory", evidence, counts=False)
+
+    def _helpless(self, failing: int) -> Decision:
+        text = f"batch size {failing} does not fit and is the smallest allowed: its steps run in pieces, slowly"
+        return Note(reason="out of memory", text=text, counts=False)
 
     def _within(self, iteration: int) -> Decision | None:
         """Into the bounds, which may be others than when the size was chosen."""
@@ -371,10 +375,11 @@ class DynamicBatchSizeOptimizer:
         )
 
     def holding(self) -> list[Decision]:
-        """The size that it has chosen, within the present bounds, where that is not the option file's."""
+        """The size, where it is not the option file's."""
         size = min(max(self._state.asked or self._state.size, self._sizes[0]), self._sizes[-1])
-        changed = not self._run.batch.fixed and size != max(self._split(self._run.batch.size))
-        return [self._decision(size, "resume", "", {}, counts=False)] if changed else []
+        if self._run.batch.fixed or size == max(self._split(self._run.batch.size)):
+            return []
+        return [self._decision(size, "resume", "", {}, counts=False)]
 
     def fallback(self) -> list[Decision]:
         """The configured size or the option's, if as large a one has run without failing."""

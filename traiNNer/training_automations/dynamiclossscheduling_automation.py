@@ -41,6 +41,12 @@ LONGEST = 1000
 BURST = 2 * ENOUGH
 """Iterations after a loss switches on in which each one may be sampled, until there are enough samples."""
 
+NEW = 10
+"""So many adjustments long a loss is new: norms change fast, which fewer samples would follow too late."""
+
+SAMPLES_WHEN_NEW = 25
+"""Samples for each adjustment of a new loss; later there is one."""
+
 
 @AUTOMATIONS.register("DynamicLossScheduling")
 class DynamicLossScheduling:
@@ -49,11 +55,12 @@ class DynamicLossScheduling:
     w are the weights, n the L2 norms of the unweighted losses' gradients at the last convolution of net_g; the
     logarithm of n_i / n_a is averaged with 0.9 per sample. The target is the loss's `share`, else what its weight gave
     as the mean of its first 20 samples, so that a weight that was chosen is respected. Every `adjustment_frequency`
-    iterations there is a sample (one at each iteration until a loss has 20), and a weight whose share is off by more
-    than 5 % is changed, by 10 % at most; the first change to a given `share` has no limit but max_factor. The anchor,
-    losses with `fixed: true` and of weight 0 keep their weights, those in a ramp or a move of a loss scheduler too, as
-    long as it lasts. What is not finite does not count. `calibrate` ends for a loss when five adjustments in a row stay
-    under 2 %, or after its first 1,000 iterations; `off` leaves the calibration by the training images alone.
+    iterations there is a sample, and a weight whose share is off by more than 5 % is changed, by 10 % at most. While a
+    loss is new, up to its tenth adjustment, there are 25 samples for each (the first 20 in a row), and changes to a
+    given `share` have no limit but max_factor. The anchor, losses with `fixed: true` and of weight 0 keep their
+    weights; those in a ramp or a move of a loss scheduler too, as long as it lasts. What is not finite does not count.
+    `calibrate` ends for a loss when five adjustments in a row stay under 2 %, or after its first 1,000 iterations;
+    `off` leaves the calibration by the training images alone.
 
     Shapes: none. Range: factors within [1 / max_factor, max_factor], beside the calibration's in [0.5, 2].
     Reference: ours; the norms at the last layer are those of Esser, Rombach, Ommer, "Taming Transformers for
@@ -121,7 +128,8 @@ class DynamicLossScheduling:
         if not live or not self._shares[self._anchor].weight:
             return False
         few = any(share.count < ENOUGH and iteration <= share.since + BURST for share in live)
-        return few or iteration % self._every == 0
+        new = any(self._is_new(share, iteration) for share in live)
+        return few or iteration % (max(1, self._every // SAMPLES_WHEN_NEW) if new else self._every) == 0
 
     def observe_phase(self, iteration: int, what: Phase) -> None:
         """A loss that switches on is noticed by its weight."""
@@ -150,7 +158,7 @@ class DynamicLossScheduling:
             if share.settled or not share.weight:
                 continue
             if self._due(share, iteration):
-                change = self._change(label, share)
+                change = self._change(label, share, iteration)
                 share.checked, share.fresh = iteration, False
                 share.small = share.small + 1 if abs(change) < SMALL else 0
                 if change:
@@ -172,7 +180,7 @@ class DynamicLossScheduling:
         decisions: list[Decision] = []
         for label, multiplier in calibrate(self._run.measures, self._run.losses).items():
             facts, share = self._run.losses[label], self._shares[label]
-            if multiplier == 1:
+            if math.isclose(multiplier, 1):
                 continue
             share.calibration = multiplier
             text = f"{_change(label, share.weight, 1.0, multiplier)} due to calibration ({facts.kind})"
@@ -188,6 +196,9 @@ class DynamicLossScheduling:
             )
         return decisions
 
+    def _is_new(self, share: LossShare, iteration: int) -> bool:
+        return iteration <= share.since + NEW * self._every
+
     def _due(self, share: LossShare, iteration: int) -> bool:
         anchor = self._shares[self._anchor]
         if not anchor.weight or share.moving(iteration) or anchor.moving(iteration):
@@ -195,14 +206,14 @@ class DynamicLossScheduling:
         early = share.checked is not None and iteration - share.checked < self._every
         return share.fresh and share.count >= ENOUGH and not early
 
-    def _change(self, label: str, share: LossShare) -> float:
+    def _change(self, label: str, share: LossShare, iteration: int) -> float:
         """What is to be added to the logarithm of a factor; 0 if it is to stay."""
         asked, now = self._run.losses[label].share, math.log(share.factor)
         wanted = now + math.log(self._target(label, share) / self._share(share))
         change = min(max(wanted, -self._limit), self._limit) - now
-        if asked is None or share.checked is not None:
-            change = min(max(change, -STEP), STEP)
-        return 0.0 if abs(change) < DEAD_BAND else change
+        if asked is not None and (share.checked is None or self._is_new(share, iteration)):
+            return 0.0 if abs(change) < SMALL else change
+        return 0.0 if abs(change) < DEAD_BAND else min(max(change, -STEP), STEP)
 
     def _share(self, share: LossShare) -> float:
         """A loss's share of the gradient as it is."""

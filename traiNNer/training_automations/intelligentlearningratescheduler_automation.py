@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
@@ -18,10 +17,11 @@ from traiNNer.training_automations.base import (
     StepFacts,
     ValidationFacts,
 )
+from traiNNer.training_automations.fallback_schedule import fallback_schedule
 from traiNNer.training_automations.rate_window import WINDOWS, Noise, RateState, Statement, Window
 from traiNNer.training_automations.trend import MetricTrend, Trend, Verdict
 from traiNNer.utils.errors import ConfigError, Problem
-from traiNNer.utils.registry import AUTOMATIONS, SCHEDULERS
+from traiNNer.utils.registry import AUTOMATIONS
 
 Strategy: TypeAlias = Literal["adaptive", "plateau", "cosine", "exponential"]
 
@@ -38,19 +38,6 @@ STEP = math.log(1.05)
 
 HALF, LAST = 0.5, 0.15
 """Parts of the run that are left: more than the first is time for cuts, less than the last for a fast decay only."""
-
-SCHEDULES = {
-    "cosine": "CosineAnnealingLR",
-    "exponential": "ExponentialLR",
-    "linear": "LinearLR",
-    "step": "StepLR",
-    "multistep": "MultiStepLR",
-    "constant": "ConstantLR",
-    "polynomial": "PolynomialLR",
-    "onecycle": "OneCycleLR",
-    "plateau": "ReduceLROnPlateau",
-}
-"""Short names of schedulers."""
 
 
 @AUTOMATIONS.register("IntelligentLearningRateScheduler")
@@ -122,7 +109,7 @@ class IntelligentLearningRateScheduler:
         self._monitor, self._metric_name = (monitor_loss, monitor_validation), monitor_metric
         self._patience, self._thresholds = plateau_patience, (improvement_threshold, adaptation_threshold)
         self._bounds, self._strategy = (min_lr_factor, max_lr_factor), strategy
-        self._fallback = _schedule(fallback_scheduler_type, fallback_scheduler_params or {})
+        self._fallback = fallback_schedule(fallback_scheduler_type, fallback_scheduler_params or {})
         self._now = RateState(mode="" if strategy == "adaptive" else strategy)
         self._window, self._noise = Window(), Noise()
         self._begin(RunFacts(total_iter=1))
@@ -139,12 +126,15 @@ class IntelligentLearningRateScheduler:
         self._begin(run)
         if not self._by_loss and self._metric is None:
             return ["neither a training loss nor a metric is watched: the factor stays at 1"]
+        watched = [*(sorted(run.trend_losses) if self._by_loss else []), *([self._metric.name] if self._metric else [])]
+        limits = f"the factor stays within {self._bounds[0]:g} and {self._bounds[1]:g}"
+        plateau = f"a plateau is a gain below {100 * self._thresholds[0]:g} % per {self.patience:,} iterations"
+        lines = [f"watches {', '.join(watched)}; {plateau}; {limits}"]
         span = WINDOWS[-1] // BLOCKS * self.patience
         if self._by_loss and self._metric is not None and MetricTrend.LENGTHS[0] * run.val_freq > span:
             rare = f"{MetricTrend.LENGTHS[0]} validations take more than {span:,} iterations"
-            return [f"{rare}: the training loss alone decides"]
-        watched = ["the training loss"] * self._by_loss + [each.name for each in [self._metric] if each is not None]
-        return [f"watches {' and '.join(watched)}; factor on the rate: {self._bounds[0]:g} to {self._bounds[1]:g}"]
+            lines.append(f"{rare}: the training loss alone decides")
+        return lines
 
     def _begin(self, run: RunFacts) -> None:
         self._run = run
@@ -383,18 +373,3 @@ def _set(
 def _rounded(number: int) -> int:
     """Two digits."""
     return int(float(f"{number:.1e}"))
-
-
-def _schedule(name: str | None, parameters: dict[str, Any]) -> dict[str, Any] | None:
-    """The fallback's schedule, checked."""
-    if name is None:
-        return None
-    scheduler = {"type": SCHEDULES.get(name.lower(), name), **parameters}
-    try:
-        SCHEDULERS.validate(scheduler)
-    except ConfigError as error:
-        of_type, of_params = "fallback_scheduler_type", "fallback_scheduler_params"
-        raise ConfigError(
-            [replace(each, key=of_type) if each.key == "type" else each.under(of_params) for each in error.problems]
-        ) from None
-    return scheduler | {"type": SCHEDULERS.canonical(scheduler["type"])}

@@ -144,6 +144,8 @@ class AutomationManager:
             with guarded.doing("observe_validation"):
                 guarded.automation.observe_validation(facts)
         self._decide(iteration, "validation")
+        if self._memory is not None:
+            self._memory.restart()  # what a validation takes says nothing about batches
 
     # what automations are told
 

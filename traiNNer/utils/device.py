@@ -107,7 +107,8 @@ def configure_backends(device: torch.device, *, deterministic: bool, fast_matmul
     torch.backends.cudnn.benchmark = not deterministic
     torch.set_float32_matmul_precision("high" if fast_matmul else "highest")
     torch.backends.cudnn.allow_tf32 = fast_matmul
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call imports torch's compiler, seconds
+        torch.use_deterministic_algorithms(deterministic)
     if deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

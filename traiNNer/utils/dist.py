@@ -10,6 +10,7 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -182,6 +183,35 @@ def all_reduce_min_(value: Tensor) -> Tensor:
     """The smallest `value` over all ranks, in place; stays on the device."""
     if is_running():
         torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MIN)
+    return value
+
+
+def host_group() -> Any:
+    """A group in which processes agree on numbers of the host, None in a single process; to be made by every rank.
+
+    It is the default one if that is gloo: a process that failed on its device can still answer there.
+    """
+    if not is_running():
+        return None
+    if torch.distributed.get_backend() == "gloo":
+        return torch.distributed.group.WORLD
+    return torch.distributed.new_group(backend="gloo")
+
+
+def smallest_of(values: Sequence[int], group: Any) -> list[int]:
+    """The smallest of each value over all ranks of a `host_group`."""
+    if group is None:
+        return list(values)
+    tensor = torch.tensor(values)
+    torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN, group=group)
+    return [int(value) for value in tensor]
+
+
+def average_(value: Tensor) -> Tensor:
+    """The mean of `value` over all ranks, in place; stays on the device. Divided first, as float16 gradients need."""
+    if is_running():
+        value.div_(world_size())
+        torch.distributed.all_reduce(value)
     return value
 
 

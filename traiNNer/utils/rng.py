@@ -47,9 +47,13 @@ def capture() -> dict[str, Any]:
             "has_gauss": int(numpy_state["has_gauss"]),
             "gauss": float(numpy_state["gauss"]),
         },
-        "torch": torch.get_rng_state(),
-        "devices": _capture_devices(),
+        **capture_torch(),
     }
+
+
+def capture_torch() -> dict[str, Any]:
+    """The states of torch's generators alone, which is what networks and losses draw from; takes microseconds."""
+    return {"torch": torch.get_rng_state(), "devices": _capture_devices()}
 
 
 def restore(state: dict[str, Any]) -> None:
@@ -58,6 +62,11 @@ def restore(state: dict[str, Any]) -> None:
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     key = numpy_state["key"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", key, numpy_state["pos"], numpy_state["has_gauss"], numpy_state["gauss"]))
+    restore_torch(state)
+
+
+def restore_torch(state: dict[str, Any]) -> None:
+    """Put torch's generators into a state that `capture` or `capture_torch` returned."""
     torch.set_rng_state(state["torch"])
     _restore_devices(state["devices"])
 

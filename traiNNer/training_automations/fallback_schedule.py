@@ -1,0 +1,41 @@
+"""The schedule of the rate that takes effect when its automation has failed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from traiNNer.utils.errors import ConfigError
+from traiNNer.utils.registry import SCHEDULERS
+
+SCHEDULES = {
+    "cosine": "CosineAnnealingLR",
+    "exponential": "ExponentialLR",
+    "linear": "LinearLR",
+    "step": "StepLR",
+    "multistep": "MultiStepLR",
+    "constant": "ConstantLR",
+    "polynomial": "PolynomialLR",
+    "onecycle": "OneCycleLR",
+    "plateau": "ReduceLROnPlateau",
+}
+"""Short names of schedulers."""
+
+
+def fallback_schedule(name: str | None, parameters: dict[str, Any]) -> dict[str, Any] | None:
+    """`type` and parameters, checked; None without a name.
+
+    Raises:
+        ConfigError: there is no such schedule, or it has other parameters.
+    """
+    if name is None:
+        return None
+    scheduler = {"type": SCHEDULES.get(name.lower(), name), **parameters}
+    try:
+        SCHEDULERS.validate(scheduler)
+    except ConfigError as error:
+        of_type, of_params = "fallback_scheduler_type", "fallback_scheduler_params"
+        raise ConfigError(
+            [replace(each, key=of_type) if each.key == "type" else each.under(of_params) for each in error.problems]
+        ) from None
+    return scheduler | {"type": SCHEDULERS.canonical(scheduler["type"])}
