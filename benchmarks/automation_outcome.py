@@ -55,7 +55,7 @@ class Case:
     poisoned: bool = False
 
 
-RATE = 1e-3
+RATE = 2e-3
 STRAY = {"type": "spectrumerrorloss", "loss_weight": 10.0, "share": 0.1}
 """Weighted a thousand times what it should be; its share of the gradient is what was meant."""
 
@@ -103,6 +103,7 @@ def options(case: Case, setting: str, seed: int, data: Path, folder: Path) -> di
     losses = [{"type": "l1loss", "loss_weight": 1.0}, *case.changes.get("losses", [])]
     train: dict[str, Any] = {
         "total_iter": ITERATIONS,
+        "warmup_iter": 200,
         "grad_clip": setting == "on" or (setting == "alone" and case.alone == "adaptive_gradient_clipping"),
         "optim_g": {"type": "AdamW", "lr": case.changes.get("lr", RATE), "weight_decay": 0.0},
         "losses": losses,

@@ -158,6 +158,7 @@ def put_to_work(
         run=automations.facts,
         values=monitor,
         memory=memory_reader(run.device) if automations.recovers else None,
+        coupled=model.batch_coupled,
     )
     model.observe(manager)
     monitor.listener = manager.observations.read

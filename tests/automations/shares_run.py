@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,7 +79,6 @@ class Run:
         self.wanted: set[int] = set()
         self.model.gradient_shares.request(lambda iteration: iteration in self.wanted)
         self.decisions: list[tuple[int, Decision]] = []
-        self.true: dict[int, dict[str, float]] = {}
         self.ask(0)
 
     def ask(self, iteration: int) -> None:
@@ -87,21 +86,11 @@ class Run:
         ahead = range(iteration + 1, iteration + EVERY + 1)
         self.wanted = {each for each in ahead if self.automation.samples_gradients(each)}
 
-    def train(
-        self,
-        first: int,
-        last: int,
-        before: Callable[[int, SRModel], None] | None = None,
-        measured: range | None = None,
-    ) -> None:
-        """Iterations from the first to the last, with what a manager does; shares are measured at some of them."""
+    def train(self, first: int, last: int) -> None:
+        """Iterations from the first to the last, with what a manager does."""
         told: list[StepFacts] = []
         for iteration in range(first, last + 1):
-            if before is not None:
-                before(iteration, self.model)
             self.model.feed_data([images(iteration)])  # type: ignore[list-item]
-            if measured is not None and iteration in measured:
-                self.true[iteration] = true_shares(self.model, iteration)
             self.model.optimize_parameters(iteration)
             told.append(step_facts(self.model, iteration))
             if iteration % EVERY == 0:
@@ -118,10 +107,20 @@ class Run:
                 self.model.set_loss_factor(decision.label, decision.factor)
         self.ask(iteration)
 
-    def share(self, label: str, iterations: range) -> float:
-        """The geometric mean of a loss's share at iterations that are over."""
-        logs = [math.log(self.true[iteration][label]) for iteration in iterations if iteration in self.true]
+    def share(self, label: str, iteration: int, batches: int = 60) -> float:
+        """The geometric mean of a loss's share over images that are not trained on; no step."""
+        logs = [math.log(self._shares(images(10_000 + seed), iteration)[label]) for seed in range(batches)]
         return math.exp(sum(logs) / len(logs))
+
+    def _shares(self, batch: Mapping[str, Tensor], iteration: int) -> dict[str, float]:
+        """Each loss's share of the gradient relative to the first one's."""
+        output, norms = self.model.net_g(batch["lq"]), dict[str, float]()
+        for term in self.model._terms:
+            value = total(term.loss(output, batch["gt"])) * term.weight(iteration)
+            (gradient,) = torch.autograd.grad(value, self.model.net_g.last.weight, retain_graph=True)
+            norms[term.label] = gradient.norm().item()
+        anchor = next(iter(norms.values()))
+        return {label: norm / anchor for label, norm in norms.items()}
 
 
 def step_facts(model: SRModel, iteration: int) -> StepFacts:
@@ -136,16 +135,3 @@ def step_facts(model: SRModel, iteration: int) -> StepFacts:
         gradients={label.removeprefix(start): value for label, value in values.items() if label.startswith(start)},
         applied=bool(values["finite"]),
     )
-
-
-def true_shares(model: SRModel, iteration: int) -> dict[str, float]:
-    """Each loss's share of the gradient relative to the first one's, for the batch that was fed; no step."""
-    batch, weight = model._batches[0], model.net_g.last.weight
-    output = model.net_g(batch["lq"])
-    norms: dict[str, float] = {}
-    for term in model._terms:
-        value = total(term.loss(output, batch["gt"])) * term.weight(iteration)
-        (gradient,) = torch.autograd.grad(value, weight, retain_graph=True)
-        norms[term.label] = gradient.norm().item()
-    anchor = next(iter(norms.values()))
-    return {label: norm / anchor for label, norm in norms.items()}

@@ -68,7 +68,8 @@ class Simulation:
             self.sampled.append(iteration)
         return StepFacts(
             iteration=iteration,
-            scheduled_weights=weights,
+            # a factor that is multiplied and divided again leaves its rounding
+            scheduled_weights={label: weight * (1 + 2e-16 * (iteration % 2)) for label, weight in weights.items()},
             weights={label: weight * self.factors.get(label, 1.0) for label, weight in weights.items()},
             gradients=norms if iteration in self.wanted else {},
         )
@@ -110,7 +111,9 @@ def test_a_given_share_is_reached_whatever_a_loss_is_multiplied_by(scaled: str, 
     for label in SHARES:
         assert found.share(label) == pytest.approx(unscaled.share(label), rel=0.1)
     for label in SHARES if scaled == "l1" else [scaled]:
-        assert found.changes(label)[0][0] == 20  # at once, and all the way
+        times = [at for at, _ in found.changes(label)]
+        assert times[0] == 20  # at once, and all the way
+        assert min(np.diff(times), default=50) >= 50
 
 
 def test_a_weight_that_was_chosen_is_respected() -> None:
@@ -250,11 +253,16 @@ def test_the_calibration_is_applied_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert {decision.label: decision.factor for decision in first} == {"l1": 1.5, "features": 1.5}
     assert first[1].text == "loss weight of features adjusted from 0.5 to 0.75 due to calibration (perceptual)"
     assert first[1].evidence == {"multiplier": 1.5, "texture": 1.5}
-    resumed = DynamicLossScheduling()
-    resumed.start(RunFacts(total_iter=100, first_iteration=31, losses=losses, measures={"texture": 1.9}))
-    resumed.load_state_dict(json.loads(json.dumps(simulation.automation.state_dict())))
-    assert resumed.decide(40) == []
-    assert resumed.state_dict()["losses"]["features"]["calibration"] == 1.5
+    for first_iteration in (1, 31):
+        resumed = DynamicLossScheduling()
+        resumed.start(
+            RunFacts(total_iter=99, first_iteration=first_iteration, losses=losses, measures={"texture": 1.9})
+        )
+        if first_iteration == 31:  # an automation that the saved run did not have
+            assert resumed.decide(40) == []
+        resumed.load_state_dict(json.loads(json.dumps(simulation.automation.state_dict())))
+        assert resumed.decide(40) == []
+        assert resumed.state_dict()["losses"]["features"]["calibration"] == 1.5
     assert simulation.run(1500).share("features") == pytest.approx(0.5 * 0.01 / 0.02, rel=0.1)
 
 

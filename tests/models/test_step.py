@@ -249,11 +249,12 @@ def test_the_observer_sees_the_norm_before_the_update() -> None:
             calls.append((network, current_iter, torch.equal(model.net_g.first.weight, start)))
             assert gradient_norm > 0
 
-        def after_step(self, current_iter: int) -> None:
-            calls.append(("after", current_iter, torch.equal(model.net_g.first.weight, start)))
+        def after_step(self, report: StepReport) -> None:
+            assert report.samples == 2
+            calls.append(("after", report.iteration, torch.equal(model.net_g.first.weight, start)))
 
-        def after_validation(self, metrics: dict[str, float], current_iter: int) -> None:
-            raise AssertionError("no validation here")
+        def on_out_of_memory(self, network: str, batch_size: int, fitted: int, current_iter: int) -> None:
+            raise AssertionError("there is memory enough")
 
     model = make_model(observer=Observer())
     start = model.net_g.first.weight.detach().clone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -71,6 +71,7 @@ class AutomationManager:
         values: holds the steps' values until they are read.
         memory: reads the device's memory; needed by automations that watch it.
         clock: seconds, from any origin.
+        coupled: networks and losses in which images of a batch influence each other: in pieces they give others.
     """
 
     def __init__(
@@ -83,13 +84,14 @@ class AutomationManager:
         values: ReadsValues,
         memory: MemoryReader | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        coupled: Sequence[str] = (),
     ) -> None:
         self.observations = Observations(run.losses)
         self.stopped = ""
         """Why the run is to end after this iteration; empty while it goes on."""
         self._automations = dict(automations)
         self._controls, self._journal, self._values = controls, journal, values
-        self._memory, self._clock = memory, clock
+        self._memory, self._clock, self._coupled = memory, clock, coupled
         self._batch_size = run.batch.size
         self._failures: list[OutOfMemoryFacts] = []
         self._fallbacks: dict[str, list[Decision]] = {}
@@ -113,6 +115,9 @@ class AutomationManager:
         """A step was run again in pieces."""
         text = "iteration %s: out of memory in the step of %s with batches of %d; it was run again in pieces of %d"
         get_logger().warning(text, f"{current_iter:,}", network, batch_size, fitted)
+        if self._coupled:
+            text = "that step is not the same as without pieces: images of a batch influence each other in %s"
+            get_logger().warning(text, ", ".join(self._coupled))
         failure = OutOfMemoryFacts(iteration=current_iter, network=network, batch_size=batch_size, fitted=fitted)
         self._failures.append(failure)
 
