@@ -391,7 +391,7 @@ def test_a_loss_that_begins_changes_what_a_sample_takes() -> None:
 
     found = trainer(Heavier(a=500, c=400)).iterate(700)
     assert found.size == 14
-    found.automation.observe_phase(700, "gan_loss begins")
+    found.automation.observe_phase(700, "losses")
     found.iterate(1500)
     assert found.size == int((0.8 * 8000 - 200) / 1.3 - 500) // 400 == 10
     assert len([at for at, _ in found.decisions if at > 1000]) <= 2
@@ -404,7 +404,7 @@ def test_a_loss_that_ends_makes_room() -> None:
 
     found = trainer(Lighter(a=500, c=400)).iterate(700)
     assert found.size == 14
-    found.automation.observe_phase(700, "gan_loss has ended")
+    found.automation.observe_phase(700, "losses")
     assert found.iterate(200).size == int((0.8 * 8000 - 200) / 0.6 - 500) // 400 == 24
 
 
