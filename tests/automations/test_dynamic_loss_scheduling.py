@@ -244,7 +244,7 @@ def calibration(measures: Mapping[str, float], losses: Mapping[str, LossFacts]) 
 
 
 def test_the_calibration_is_applied_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_calibration", calibration)
+    monkeypatch.setattr(module, "calibrate", calibration)
     losses = {**with_shares(ssim=0.5), "gan": LossFacts(kind="adversarial", fixed=True)}
     simulation = Simulation(losses=losses, measures={"texture": 1.5}, max_factor=2.0)
     assert simulation.wanted == set()  # the first samples are those of calibrated weights
@@ -267,7 +267,7 @@ def test_the_calibration_is_applied_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_without_measures_or_without_auto_calibrate_nothing_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_calibration", calibration)
+    monkeypatch.setattr(module, "calibrate", calibration)
     assert Simulation().run(10).decisions == []
     assert Simulation(measures={"texture": 1.5}, auto_calibrate=False).run(10).decisions == []
     off = Simulation(measures={"texture": 1.5}, mode="off").run(2000)
@@ -276,7 +276,7 @@ def test_without_measures_or_without_auto_calibrate_nothing_is_calibrated(monkey
 
 
 def test_the_adaptation_s_limit_is_beside_the_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_calibration", calibration)
+    monkeypatch.setattr(module, "calibrate", calibration)
     rising = Simulation(
         lambda iteration: NORMS | {"gan": 0.08 if iteration < 100 else 1e-4}, measures={"texture": 1.5}
     ).run(4000)

@@ -18,6 +18,7 @@ from traiNNer.models.sr_model import SRModel
 from traiNNer.monitor import StepMonitor
 from traiNNer.optimizers import build_optimizer
 from traiNNer.schedulers import LearningRate, build_schedule
+from traiNNer.types import StepReport
 from traiNNer.utils.device import Precision
 from traiNNer.utils.errors import RunError
 from traiNNer.utils.registry import OPTIMIZERS
@@ -250,7 +251,7 @@ def test_the_observer_sees_the_norm_before_the_update() -> None:
             assert gradient_norm > 0
 
         def after_step(self, report: StepReport) -> None:
-            assert report.samples == 2
+            assert report.samples == 4
             calls.append(("after", report.iteration, torch.equal(model.net_g.first.weight, start)))
 
         def on_out_of_memory(self, network: str, batch_size: int, fitted: int, current_iter: int) -> None:

@@ -11,6 +11,9 @@ from traiNNer.training_automations.base import MemoryFacts
 RECENT = 5
 """Readings whose largest use by others counts where a batch is to grow."""
 
+DOUBLINGS = 6
+"""What is doubled is doubled so often at most."""
+
 
 class BatchMemory:
     """reserved(b) = a + c b over the sizes seen, of each the largest reading; a so that it holds for the present size.
@@ -139,3 +142,7 @@ class BatchState:
     """Size that did not fit in this iteration, and that of the pieces that did."""
     blind: bool = False
     """Whether nothing was read since a failure."""
+
+
+def doubled(times: int) -> int:
+    return 2 ** min(times, DOUBLINGS)

@@ -21,7 +21,7 @@ from traiNNer.training_automations.base import (
     StepFacts,
     ValidationFacts,
 )
-from traiNNer.training_automations.batch_memory import BatchMemory, BatchState
+from traiNNer.training_automations.batch_memory import BatchMemory, BatchState, doubled
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import AUTOMATIONS
 
@@ -47,8 +47,6 @@ SPILLED, SPILL_STEPS = 0.5, 5
 PAUSE, SLOW, FAILED = 3, 10, 20
 """Times `adjustment_frequency`: without growth after a shrink, and before a size that was too slow or did not fit is
 tried again. Each doubles every time."""
-
-DOUBLINGS = 6
 
 EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
@@ -254,7 +252,7 @@ class DynamicBatchSizeOptimizer:
         if not below or not memory.over(self._target, 2 if self._every >= STEPS else 1):
             return None
         size = max([size for size in below if memory.share(size, state.size) <= self._limit], default=below[0])
-        state.pause = max(state.pause, iteration + PAUSE * self._every * _doubled(state.failures))
+        state.pause = max(state.pause, iteration + PAUSE * self._every * doubled(state.failures))
         evidence = self._evidence(size) | {"use": memory.uses[-1] / memory.total}
         return self._ask(iteration, state.size, size, "high VRAM usage", evidence)
 
@@ -342,10 +340,10 @@ class DynamicBatchSizeOptimizer:
 
     def _close(self, iteration: int, size: int, wait: int, times: int) -> None:
         """Try no such size for a while, and none at all for a shorter one."""
-        state, doubled = self._state, _doubled(times - 1)
+        state, doubled = self._state, doubled(times - 1)
         if not state.ceiling or size <= state.ceiling or iteration >= state.lifted:
             state.ceiling, state.lifted = size, iteration + wait * self._every * doubled
-        state.pause = max(state.pause, iteration + PAUSE * self._every * _doubled(times))
+        state.pause = max(state.pause, iteration + PAUSE * self._every * doubled(times))
 
     def _ask(
         self, iteration: int, present: int, size: int, reason: str, evidence: Evidence, *, counts: bool = True
@@ -397,7 +395,3 @@ class DynamicBatchSizeOptimizer:
         """Go on from a saved state; a size outside the present bounds is brought into them by the next decision."""
         self._state = BatchState(**state_dict["state"])
         self._memory.load_state_dict(state_dict["memory"])
-
-
-def _doubled(times: int) -> int:
-    return 2 ** min(times, DOUBLINGS)
