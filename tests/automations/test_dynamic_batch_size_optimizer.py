@@ -391,7 +391,7 @@ def test_a_loss_that_begins_changes_what_a_sample_takes() -> None:
 
     found = trainer(Heavier(a=500, c=400)).iterate(700)
     assert found.size == 14
-    found.automation.observe_phase(700, "gan_loss begins")
+    found.automation.observe_phase(700, "losses")
     found.iterate(1500)
     assert found.size == int((0.8 * 8000 - 200) / 1.3 - 500) // 400 == 10
     assert len([at for at, _ in found.decisions if at > 1000]) <= 2
@@ -465,6 +465,22 @@ def test_a_resume_with_other_bounds_keeps_them() -> None:
     again.iterate(100)
     assert again.texts == ["Batch size adjusted from 32 to 10 due to max_batch_size"]
     assert len(again.automation.state_dict()["memory"]["readings"]) == 4
+
+
+@pytest.mark.parametrize(("bound", "held"), [(None, 32), (10, 10), (8, None)])
+def test_what_it_holds_through_a_resume_is_its_size_within_the_present_bounds(
+    bound: int | None, held: int | None
+) -> None:
+    first = trainer(Device(c=50), run_of(8)).iterate(500)
+    assert first.size == 32
+    again = Trainer(automation(max_batch_size=bound), first.device, first.run)
+    assert again.automation.holding() == []
+    again.automation.load_state_dict(first.automation.state_dict())
+    sizes = [decision.batch_size for decision in again.automation.holding() if isinstance(decision, SetBatchSize)]
+    assert sizes == ([] if held is None else [held])
+    again = Trainer(automation(max_batch_size=bound), first.device, run_of(8, fixed="CUDA graphs"))
+    again.automation.load_state_dict(first.automation.state_dict())
+    assert again.automation.holding() == []
 
 
 def test_a_size_that_somebody_else_set_is_seen() -> None:

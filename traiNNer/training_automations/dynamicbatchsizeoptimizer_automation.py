@@ -375,7 +375,7 @@ class DynamicBatchSizeOptimizer:
     def holding(self) -> list[Decision]:
         """The size, where it is not the option file's."""
         size = min(max(self._state.asked or self._state.size, self._sizes[0]), self._sizes[-1])
-        if size == max(self._split(self._run.batch.size)):
+        if self._run.batch.fixed or size == max(self._split(self._run.batch.size)):
             return []
         return [self._decision(size, "resume", "", {}, counts=False)]
 

@@ -115,7 +115,7 @@ class DynamicLossScheduling:
         self._calibrated = not (self._auto_calibrate and run.measures and run.first_iteration == 1)
         if self._mode == "off":
             return []
-        return [f"gradient shares are relative to {self._anchor}'s; {_targets(run.losses, self._anchor)}"]
+        return [f"keeps shares of the gradient, relative to {self._anchor}'s; {_targets(run.losses, self._anchor)}"]
 
     def samples_gradients(self, iteration: int) -> bool:
         """Every `adjustment_frequency` iterations, and at each one as long as a loss has too few samples."""
@@ -320,7 +320,7 @@ def _targets(losses: Mapping[str, LossFacts], anchor: str) -> str:
     kept = [label for label, facts in others.items() if not facts.share and not facts.fixed]
     parts = [
         *([f"targets: {', '.join(asked)}"] if asked else []),
-        *([f"as their weights give them: {', '.join(kept)}"] if kept else []),
+        *([f"by their weights at the start: {', '.join(kept)}"] if kept else []),
         *([f"fixed weights: {', '.join(fixed)}"] if fixed else []),
     ]
     return "; ".join(parts) or "there is no other loss"
