@@ -278,7 +278,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(arguments.processes) as pool:
         data = prepare_data(Path(temporary))
         work = list(missing(arguments.seeds, arguments.cases))
-        for row in pool.map(lambda job: measure(*job, data), work):
+        for row in pool.map(lambda job: measure(job[0], job[1], job[2], data), work):
             with ROWS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(
