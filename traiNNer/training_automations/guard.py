@@ -11,6 +11,8 @@ from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import get_logger
 from traiNNer.utils.plain import plain
 
+START = "start"
+
 
 class Guarded:
     """An automation, whether it still works, and how many adjustments it has made.
@@ -58,6 +60,9 @@ class Guarded:
     ) -> bool:
         if not isinstance(error, Exception):  # an interrupt is none of an automation's
             return False
+        if self._doing == START:  # the log is not open yet
+            self._unsaid = error
+            return not isinstance(error, ConfigError)
         self.fail(f"{type(error).__name__} in {self._doing}: {error}", error)
         return True
 
@@ -82,13 +87,10 @@ class Guarded:
             ConfigError: the options do not fit the run.
         """
         self._has_schedule = run.has_schedule
-        try:
-            return [f"Automation {self.name}: {line}" for line in self.automation.start(run)]
-        except ConfigError:
-            raise
-        except Exception as error:  # noqa: BLE001 - as everywhere here, none of them ends the run
-            self._unsaid = error
-            return []
+        lines: list[str] = []
+        with self.doing(START):
+            lines = self.automation.start(run)
+        return [f"Automation {self.name}: {line}" for line in lines]
 
     def fallback(self) -> list[Decision]:
         """What takes effect in its place; a schedule of the option file is never replaced."""
