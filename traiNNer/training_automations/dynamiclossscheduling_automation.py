@@ -128,7 +128,8 @@ class DynamicLossScheduling:
         if not live or not self._shares[self._anchor].weight:
             return False
         few = any(share.count < ENOUGH and iteration <= share.since + BURST for share in live)
-        new = any(self._is_new(share, iteration) for share in live)
+        asked = {label for label, facts in self._run.losses.items() if facts.share is not None}
+        new = any(self._is_new(shares[label], iteration) for label in asked & shares.keys())
         return few or iteration % (max(1, self._every // SAMPLES_WHEN_NEW) if new else self._every) == 0
 
     def observe_phase(self, iteration: int, what: Phase) -> None:

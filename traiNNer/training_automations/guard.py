@@ -12,6 +12,7 @@ from traiNNer.utils.logging import get_logger
 from traiNNer.utils.plain import plain
 
 START = "start"
+"""Done before there is a log."""
 
 
 class Guarded:
@@ -60,9 +61,9 @@ class Guarded:
     ) -> bool:
         if not isinstance(error, Exception):  # an interrupt is none of an automation's
             return False
-        if self._doing == START:  # the log is not open yet
+        if self._doing == START:
             self._unsaid = error
-            return not isinstance(error, ConfigError)
+            return not isinstance(error, ConfigError)  # that is a mistake in the option file
         self.fail(f"{type(error).__name__} in {self._doing}: {error}", error)
         return True
 
@@ -101,7 +102,7 @@ class Guarded:
         """Say what went wrong at the start, when there is a log."""
         error, self._unsaid = self._unsaid, None
         if error is not None and self.works:
-            self.fail(f"{type(error).__name__} in start: {error}", error)
+            self.fail(f"{type(error).__name__} in {START}: {error}", error)
 
     def decide(self, iteration: int) -> list[Decision]:
         """Its decisions; those that count are dropped, and it is as if it had not made them, once there are enough."""
