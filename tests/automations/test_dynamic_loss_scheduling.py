@@ -170,7 +170,7 @@ def test_what_is_in_a_ramp_is_left_alone() -> None:
         return WEIGHTS | {"features": 0.5 + 0.5 * ramp}
 
     def norms(iteration: int) -> dict[str, float]:
-        return NORMS | {"features": NORMS["features"] * (2.0 if iteration > 700 else 1.0)}
+        return NORMS | {"features": NORMS["features"] * (2.0 if iteration > 600 else 1.0)}
 
     simulation = Simulation(norms, weights).run(3000)
     times = [at for at, _ in simulation.changes("features")]

@@ -28,8 +28,8 @@ Mode: TypeAlias = Literal["continuous", "calibrate", "off"]
 STEP = math.log(1.1)
 """Largest change of a weight's logarithm in one adjustment."""
 
-DEAD_BAND = math.log(1.05)
-"""A share that is as near as this to its target stays."""
+LATITUDE, DEAD_BAND = math.log(1.10), math.log(1.05)
+"""A share off by more than the first is corrected until it is off by less than the second: noise alone moves little."""
 
 SMALL = math.log(1.02)
 SMALL_IN_A_ROW = 5
@@ -214,7 +214,8 @@ class DynamicLossScheduling:
         change = min(max(wanted, -self._limit), self._limit) - now
         if asked is not None and (share.checked is None or self._is_new(share, iteration)):
             return 0.0 if abs(change) < SMALL else change
-        return 0.0 if abs(change) < DEAD_BAND else min(max(change, -STEP), STEP)
+        share.correcting = abs(change) >= (DEAD_BAND if share.correcting else LATITUDE)
+        return min(max(change, -STEP), STEP) if share.correcting else 0.0
 
     def _share(self, share: LossShare) -> float:
         """A loss's share of the gradient as it is."""
