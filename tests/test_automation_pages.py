@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import json
 import re
@@ -145,3 +146,27 @@ def test_the_slips_of_other_guides_are_not_repeated() -> None:
     assert "*lower* `min_improvement`" in text
     assert "*smaller* `logger.print_freq`" in text
     assert re.findall(r"success rate|\d\d ?% (?:faster|success)|\+0\.2", everything) == []
+
+
+@pytest.mark.parametrize("key", TYPES)
+def test_a_page_shows_its_figure_which_is_small(key: str) -> None:
+    (target,) = re.findall(r"^!\[.+\]\((.+\.png)\)$", page(key), flags=re.MULTILINE)
+    path = (DOCS / "automations" / target).resolve()
+    assert path.parent == DOCS / "figures"
+    assert 10_000 < path.stat().st_size < 150_000
+    assert f"docs/figures/automations.py {path.stem.removeprefix('automation_')}" in page(key).replace("\n", " ")
+
+
+def test_the_runs_of_the_figures_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has one automation, and there is one for every automation."""
+    monkeypatch.syspath_prepend(DOCS / "figures")
+    figures = importlib.import_module("automations")
+    keys: list[str] = []
+    for run in figures.RUNS.values():
+        file = tmp_path / "options.yml"
+        file.write_text(yaml.safe_dump(figures.options(run, tmp_path, tmp_path)), encoding="utf-8")
+        options = load_options(file)
+        assert options.train is not None
+        keys += options.train.training_automations.active
+    assert sorted(keys) == sorted(TYPES)
+    assert list(figures.RUNS) == list(figures.DRAWINGS)

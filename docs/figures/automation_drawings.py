@@ -139,6 +139,7 @@ def batch_size(run: Written) -> Figure:
             at, values = [each["iteration"] for each in found], [each["to"] for each in found]
             upper.plot(at, values, marker, color=color, markersize=8, label=text)
     upper.set_ylabel("images of a micro-batch")
+    upper.yaxis.get_major_locator().set_params(integer=True)
     upper.set_ylim(bottom=0)
     legend(upper, "above", 3)
     at = [TICK * number for number in range(len(run.readings))]
@@ -152,6 +153,16 @@ def batch_size(run: Written) -> Figure:
     limit = target - run.section["safety_margin"]
     lower.axhline(target * total, color=RED, linewidth=1.6, label="target_vram_usage: shrinks above")
     lower.axhline(limit * total, color=GREEN, linewidth=1.6, linestyle="--", label="less safety_margin: grows below")
+    most = max(range(len(others)), key=others.__getitem__)
+    lower.annotate(
+        "another program takes memory ",
+        (at[most], others[most]),
+        (-30, 18),
+        textcoords="offset points",
+        ha="right",
+        fontsize=10,
+        arrowprops={"arrowstyle": "->"},
+    )
     lower.set_ylabel("memory in use, GiB")
     lower.set_ylim(0.75 * min(others), 1.06 * max(target * total, *(a + b for a, b in zip(own, others, strict=True))))
     legend(lower, "above", 2)
