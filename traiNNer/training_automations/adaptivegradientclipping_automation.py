@@ -215,7 +215,8 @@ class AdaptiveGradientClipping:
     def _explosion(self, network: str, level: _Level) -> Decision:
         largest, count = level.exploded
         median, many = math.exp(statistics.median(level.history)), "" if count == 1 else f" ({int(count)} of them)"
-        clipped = f"clipped to {_shown(level.threshold)}, {EXPLODING:g} times the median is {EXPLODING * median:.3g}"
+        done = "clipped to" if largest > math.log(level.threshold) else "is below the threshold,"
+        clipped = f"{done} {_shown(level.threshold)}, {EXPLODING:g} times the median is {EXPLODING * median:.3g}"
         return Note(
             reason="exploding gradients",
             text=f"gradient norm{_of(network)} of {math.exp(largest):.3g}{many} {clipped}, due to exploding gradients",
