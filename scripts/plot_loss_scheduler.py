@@ -38,9 +38,11 @@ MARKS = {"plateau": ("#555555", ":"), "worse": ("#AA3377", "--"), "point": ("#22
 LISTED = 6
 """Weights of so many losses are told apart in one picture."""
 
-START = re.compile(r"INFO: loss scheduler: (?:from (.+?), multipliers .+? (?:by schedule|on \w+ of (.+))|off, the .*)$")
+START = re.compile(
+    r"INFO[:\]] loss scheduler: (?:from (.+?), multipliers .+? (?:by schedule|on \w+ of (.+))|off, the .*)$"
+)
 ITERATION = re.compile(r"\[iter ([\d,]+)[/\]]")
-SESSION = re.compile(r"INFO: (?:resumed from iteration ([\d,]+) of |starting fresh)")
+SESSION = re.compile(r"INFO[:\]] (?:resumed from iteration ([\d,]+) of |starting fresh)")
 ADAPTATION = re.compile(r"\[iter ([\d,]+)\] (loss scheduler(?: \d+)?): (.+): progress ([\d.]+), source")
 PAUSE = re.compile(r"loss scheduler \((.+?)\): (\d+ adaptations without improvement; paused .*)$")
 

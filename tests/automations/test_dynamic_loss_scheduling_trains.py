@@ -11,6 +11,7 @@ import torch
 from shares_run import Run
 from torch import nn
 
+from traiNNer.losses.base import Loss
 from traiNNer.training_automations.base import SetLossWeight
 
 LOSSES: list[dict[str, Any]] = [
@@ -78,7 +79,7 @@ def test_sampling_alone_changes_nothing() -> None:
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
-    class Hooked(nn.Module):
+    class Hooked(Loss):
         """A loss whose gradient is broken in the sample, not in the step: the first of its backward passes."""
 
         def __init__(self, loss: nn.Module) -> None:

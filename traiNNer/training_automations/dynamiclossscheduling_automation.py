@@ -56,11 +56,11 @@ class DynamicLossScheduling:
     logarithm of n_i / n_a is averaged with 0.9 per sample. The target is the loss's `share`, else what its weight gave
     as the mean of its first 20 samples, so that a weight that was chosen is respected. Every `adjustment_frequency`
     iterations there is a sample; the weight of a share that is off by more than 10 % is changed, by 10 % at most each
-    time, until the share is off by less than 5 %. A loss with a given `share` that is new has 25 samples for each of its
-    first ten adjustments, which have no limit but max_factor. The anchor, losses with `fixed: true` and of weight 0 keep their
-    weights; those in a ramp or a move of a loss scheduler too, as long as it lasts. What is not finite does not count.
-    `calibrate` ends for a loss when five adjustments in a row stay under 2 %, or after its first 1,000 iterations;
-    `off` leaves the calibration by the training images alone.
+    time, until the share is off by less than 5 %. A new loss with a given `share` has 25 samples for each of its first
+    ten adjustments, which have no limit but max_factor. The anchor, losses with `fixed: true` and of weight 0 keep
+    their weights; those in a ramp or a move of a loss scheduler too, as long as it lasts. What is not finite does not
+    count. `calibrate` ends for a loss when five adjustments in a row stay under 2 %, or after its first 1,000
+    iterations; `off` leaves the calibration by the training images alone.
 
     Shapes: none. Range: factors within [1 / max_factor, max_factor], beside the calibration's in [0.5, 2].
     Reference: ours; the norms at the last layer are those of Esser, Rombach, Ommer, "Taming Transformers for
