@@ -91,8 +91,17 @@ class Guarded:
             return []
 
     def fallback(self) -> list[Decision]:
-        """What takes effect in its place; a schedule of the option file is never replaced."""
-        decisions = self.automation.fallback()
+        """What takes effect in its place."""
+        return self._permitted(self.automation.fallback())
+
+    def holding(self, changed: list[Decision]) -> list[Decision]:
+        """What a resumed run has to apply again: of an automation that has failed before, whatever it has changed."""
+        if self.works:
+            return self.automation.holding()
+        return [] if self.fallback_due else self._permitted(changed)
+
+    def _permitted(self, decisions: list[Decision]) -> list[Decision]:
+        """A schedule of the option file is never replaced."""
         return [each for each in decisions if not (isinstance(each, SetSchedule) and self._has_schedule)]
 
     def own_up(self) -> None:
