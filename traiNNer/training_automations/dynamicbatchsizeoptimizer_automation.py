@@ -131,7 +131,8 @@ class DynamicBatchSizeOptimizer:
     def start(self, run: RunFacts) -> list[str]:
         """What is watched and between which sizes; or why nothing can be done."""
         self._run, self._sizes = run, self._allowed(run)
-        self._state = BatchState(size=max(self._split(run.batch.size)), since=run.first_iteration - 1)
+        size = max(self._split(run.batch.size))
+        self._state = BatchState(size=size, configured=size, since=run.first_iteration - 1)
         if run.batch.fixed:
             return [f"the batch size stays at {run.batch.size}: {run.batch.fixed}"]
         memory = f" of {run.batch.total_memory / 2**30:.1f} GiB" if run.batch.total_memory else ""
@@ -375,7 +376,7 @@ class DynamicBatchSizeOptimizer:
     def holding(self) -> list[Decision]:
         """The size, where it is not the option file's."""
         size = min(max(self._state.asked or self._state.size, self._sizes[0]), self._sizes[-1])
-        if self._run.batch.fixed or size == max(self._split(self._run.batch.size)):
+        if self._run.batch.fixed or size == self._state.configured:
             return []
         return [self._decision(size, "resume", "", {}, counts=False)]
 
@@ -393,5 +394,5 @@ class DynamicBatchSizeOptimizer:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state; a size outside the present bounds is brought into them by the next decision."""
-        self._state = BatchState(**state_dict["state"])
+        self._state = BatchState(**state_dict["state"]).where_configured(self._state.configured)
         self._memory.load_state_dict(state_dict["memory"])

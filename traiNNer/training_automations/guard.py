@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from traiNNer.training_automations.base import Automation, Decision, Note, RunFacts, SetSchedule, StopTraining
+from traiNNer.training_automations.base import Automation, Change, Decision, Note, RunFacts, SetSchedule, StopTraining
 from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import get_logger
 from traiNNer.utils.plain import plain
@@ -39,6 +40,8 @@ class Guarded:
         self._has_schedule = False
         self._unsaid: Exception | None = None
         """What went wrong before there was a log."""
+        self._resumed: list[str] = []
+        """What a resumed run has that its option file does not say, until there is a log."""
 
     @property
     def works(self) -> bool:
@@ -104,8 +107,17 @@ class Guarded:
         """A schedule of the option file is never replaced."""
         return [each for each in decisions if not (isinstance(each, SetSchedule) and self._has_schedule)]
 
+    def goes_on(self, changes: Sequence[Change]) -> None:
+        """Note what a resumed run changes again."""
+        for each in changes:
+            if isinstance(each.before, float | int) and each.after is not None and each.after != each.before:
+                self._resumed.append(f"{each.what} {each.after:.4g} (by the option file {each.before:.4g})")
+
     def own_up(self) -> None:
-        """Say what went wrong at the start, when there is a log."""
+        """Say what went wrong at the start, and with what a resumed run goes on, when there is a log."""
+        for line in self._resumed:
+            get_logger().info("Automation %s: goes on with %s", self.name, line)
+        self._resumed = []
         error, self._unsaid = self._unsaid, None
         if error is not None and self.works:
             self.fail(f"{type(error).__name__} in start: {error}", error)

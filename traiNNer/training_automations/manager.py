@@ -33,7 +33,7 @@ from traiNNer.training_automations.observations import Observations, merged
 from traiNNer.types import StepReport
 from traiNNer.utils import dist
 from traiNNer.utils.logging import get_logger
-from traiNNer.utils.memory import MemoryReader
+from traiNNer.utils.memory import MemoryReader, MemoryReading
 from traiNNer.utils.plain import plain
 
 TICK = 10
@@ -152,8 +152,11 @@ class AutomationManager:
             with guarded.doing("observe_validation"):
                 guarded.automation.observe_validation(facts)
         self._decide(iteration, "validation")
+
+    def after_pause(self) -> None:
+        """Training goes on after a validation, a save or pictures: what those took says nothing about batches."""
         if self._memory is not None:
-            self._memory.restart()  # what a validation takes says nothing about batches
+            self._memory.restart()
 
     # what automations are told
 
@@ -185,7 +188,13 @@ class AutomationManager:
         failures, self._failures = self._failures, []
         if self._memory is None:
             return
-        readings = dist.all_gather_objects(self._memory.read())
+        parts: list[MemoryReading | str] = dist.all_gather_objects(_read(self._memory))
+        watching = [each for each in self._deciding() if isinstance(each.automation, ObservesMemory)]
+        for failure in [part for part in parts if isinstance(part, str)][:1]:
+            for guarded in watching:
+                guarded.fail(failure)
+            return
+        readings = [part for part in parts if not isinstance(part, str)]
         fullest = max(readings, key=lambda reading: reading.used / reading.total)
         facts = MemoryFacts(
             iteration=iteration,
@@ -194,7 +203,7 @@ class AutomationManager:
             reserved=max(reading.reserved for reading in readings),
             total=fullest.total,
         )
-        for guarded in self._deciding():
+        for guarded in watching:
             if isinstance(guarded.automation, ObservesMemory):
                 with guarded.doing("observe_memory"):
                     for failure in failures:
@@ -318,4 +327,12 @@ class AutomationManager:
             self._changed |= {key: dict(changed)} if changed else {}
             with guarded.doing("load_state_dict"):
                 for decision in guarded.holding([from_plain(each) for each in changed.values()]):
-                    self._apply(decision)
+                    guarded.goes_on(self._apply(decision))
+
+
+def _read(memory: MemoryReader) -> MemoryReading | str:
+    """A reading; where there is none, why: other processes wait for an answer, and no run ends for it."""
+    try:
+        return memory.read()
+    except Exception as error:  # noqa: BLE001 - whatever it is, training can go on without
+        return f"{type(error).__name__} in reading the memory: {error}"
