@@ -12,6 +12,9 @@ from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import get_logger
 from traiNNer.utils.plain import plain
 
+START = "start"
+"""Done before there is a log."""
+
 
 class Guarded:
     """An automation, whether it still works, and how many adjustments it has made.
@@ -61,6 +64,9 @@ class Guarded:
     ) -> bool:
         if not isinstance(error, Exception):  # an interrupt is none of an automation's
             return False
+        if self._doing == START:
+            self._unsaid = error
+            return not isinstance(error, ConfigError)  # that is a mistake in the option file
         self.fail(f"{type(error).__name__} in {self._doing}: {error}", error)
         return True
 
@@ -85,13 +91,10 @@ class Guarded:
             ConfigError: the options do not fit the run.
         """
         self._has_schedule = run.has_schedule
-        try:
-            return [f"Automation {self.name}: {line}" for line in self.automation.start(run)]
-        except ConfigError:
-            raise
-        except Exception as error:  # noqa: BLE001 - as everywhere here, none of them ends the run
-            self._unsaid = error
-            return []
+        lines: list[str] = []
+        with self.doing(START):
+            lines = self.automation.start(run)
+        return [f"Automation {self.name}: {line}" for line in lines]
 
     def fallback(self) -> list[Decision]:
         """What takes effect in its place."""
@@ -120,7 +123,7 @@ class Guarded:
         self._resumed = []
         error, self._unsaid = self._unsaid, None
         if error is not None and self.works:
-            self.fail(f"{type(error).__name__} in start: {error}", error)
+            self.fail(f"{type(error).__name__} in {START}: {error}", error)
 
     def decide(self, iteration: int) -> list[Decision]:
         """Its decisions; those that count are dropped, and it is as if it had not made them, once there are enough."""
