@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from traiNNer.training_automations.base import MemoryFacts
@@ -142,15 +142,11 @@ class BatchState:
     """Size that did not fit in this iteration, and that of the pieces that did."""
     blind: bool = False
     """Whether nothing was read since a failure."""
-    configured: int = 0
-    """Size of the largest micro-batch by the option file."""
 
-    def where_configured(self, size: int) -> BatchState:
-        """The same in a run whose option file has another size: what was the file's size follows it."""
-        if size == self.configured:
-            return self
-        moved = self.asked or self.size != self.configured
-        return replace(self, configured=size) if moved else replace(self, configured=size, size=size, trial=[])
+    def follow(self, before: int, now: int) -> None:
+        """The option file has another size than before: what was its size follows it."""
+        if before != now and not self.asked and self.size == before:
+            self.size, self.trial, self.speeds = now, [], []
 
 
 def doubled(times: int) -> int:

@@ -186,15 +186,9 @@ class AutomationManager:
 
     def _tell_memory(self, iteration: int) -> None:
         failures, self._failures = self._failures, []
-        if self._memory is None:
+        readings = [] if self._memory is None else self._readings(self._memory)
+        if not readings:
             return
-        parts: list[MemoryReading | str] = dist.all_gather_objects(_read(self._memory))
-        watching = [each for each in self._deciding() if isinstance(each.automation, ObservesMemory)]
-        for failure in [part for part in parts if isinstance(part, str)][:1]:
-            for guarded in watching:
-                guarded.fail(failure)
-            return
-        readings = [part for part in parts if not isinstance(part, str)]
         fullest = max(readings, key=lambda reading: reading.used / reading.total)
         facts = MemoryFacts(
             iteration=iteration,
@@ -203,12 +197,24 @@ class AutomationManager:
             reserved=max(reading.reserved for reading in readings),
             total=fullest.total,
         )
-        for guarded in watching:
+        for guarded in self._deciding():
             if isinstance(guarded.automation, ObservesMemory):
                 with guarded.doing("observe_memory"):
                     for failure in failures:
                         guarded.automation.observe_out_of_memory(failure)
                     guarded.automation.observe_memory(facts)
+
+    def _readings(self, memory: MemoryReader) -> list[MemoryReading]:
+        """Those of all processes; none once an automation that watches memory has failed in one of them."""
+        reading = None
+        for guarded in self._automations.values():
+            if guarded.works and isinstance(guarded.automation, ObservesMemory):
+                with guarded.doing("reading the memory"):
+                    reading = memory.read()
+        parts: list[MemoryReading | None] = dist.all_gather_objects(reading)
+        if None in parts:
+            self._agree()
+        return [] if None in parts else [part for part in parts if part is not None]
 
     # what they decide
 
@@ -328,11 +334,3 @@ class AutomationManager:
             with guarded.doing("load_state_dict"):
                 for decision in guarded.holding([from_plain(each) for each in changed.values()]):
                     guarded.goes_on(self._apply(decision))
-
-
-def _read(memory: MemoryReader) -> MemoryReading | str:
-    """A reading; where there is none, why: other processes wait for an answer, and no run ends for it."""
-    try:
-        return memory.read()
-    except Exception as error:  # noqa: BLE001 - whatever it is, training can go on without
-        return f"{type(error).__name__} in reading the memory: {error}"
