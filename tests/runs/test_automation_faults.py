@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.runs.automated_runs import CLASSES, TWO_LOSSES, decisions, everything, log_of, state_of
+from traiNNer import automation_setup
 from traiNNer.controls import RunControls
 from traiNNer.trainer import Trainer
 from traiNNer.training_automations.base import (
@@ -224,6 +225,19 @@ def test_what_they_decide_cannot_be_done(
     assert failed == set(kinds)
     assert_off(folder, "apply")
     assert_fallbacks(trainers[-1])
+
+
+def test_images_that_cannot_be_measured_are_no_reason_to_stop(
+    automated: dict[str, Any], run_training: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError(f"{BROKEN} in calibration of DynamicLossScheduling")
+
+    monkeypatch.setattr(automation_setup, "measure_dataset", measure)
+    automated["train"]["training_automations"]["dynamic_loss_scheduling"]["auto_calibrate"] = True
+    automated["train"]["total_iter"] = 5
+    assert run_training(automated) == 0
+    assert_off(folder, "calibration", ["DynamicLossScheduling"])
 
 
 def test_sampling_gradients(

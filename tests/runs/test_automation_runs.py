@@ -68,6 +68,24 @@ def test_off_and_only_watching_change_no_bit(automated: dict[str, Any], run_trai
     assert told(experiments / "watching")  # what early stopping and the losses' shares say at the start
 
 
+def test_what_does_not_count_is_no_adjustment_of_one_that_only_watches(
+    automated: dict[str, Any], run_training: Run, tmp_path: Path
+) -> None:
+    """A decay of the rate, and a calibration."""
+    automated["train"]["total_iter"] = 60
+    automated["train"]["losses"] = [*TWO_LOSSES, {"type": "ssimloss", "loss_weight": 0.1}]
+    sections = {
+        "IntelligentLearningRateScheduler": {**RATE, "strategy": "cosine", "max_adjustments": 0},
+        "dynamic_loss_scheduling": {**LOSSES, "auto_calibrate": True, "max_adjustments": 0},
+    }
+    for name, section in {"without": None, "watching": sections}.items():
+        automated["train"] |= {"training_automations": section} if section else {}
+        assert run_training(automated, "--name", name) == 0
+    without, watching = (tmp_path / "experiments" / name for name in ("without", "watching"))
+    assert {line["what"] for line in decisions(watching)} == {"note"}
+    assert same(weights(watching, 60), weights(without, 60))
+
+
 def test_each_acts_and_all_of_it_is_written_down(automated: dict[str, Any], run_training: Run, folder: Path) -> None:
     automated["train"]["training_automations"] = everything()
     automated["logger"] |= {"print_freq": 1, "use_tb_logger": True}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from traiNNer.training_automations.base import Automation, Change, Decision, Note, RunFacts, SetSchedule, StopTraining
+from traiNNer.training_automations.base import Automation, Change, Decision, Note, RunFacts, SetBatchSize, SetSchedule
 from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import get_logger
 from traiNNer.utils.plain import plain
@@ -143,7 +143,8 @@ class Guarded:
         return [*notes]
 
     def _spent(self, decision: Decision) -> bool:
-        return decision.counts or (self._limit == 0 and isinstance(decision, StopTraining))
+        """Whether it is one too many; of one that only watches nothing happens but recoveries from out-of-memory."""
+        return decision.counts or (self._limit == 0 and not isinstance(decision, Note | SetBatchSize))
 
     def _counted(self, decisions: list[Decision]) -> list[Decision]:
         self._adjustments += sum(decision.counts for decision in decisions)
