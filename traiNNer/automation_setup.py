@@ -126,6 +126,11 @@ def calibrate(run: Prepared, console: Console | None) -> None:
     options = run.train.training_automations.active[LOSSES]
     if not options["auto_calibrate"]:
         return
+    with guarded.doing("calibration"):
+        _calibrate(run, guarded, console)
+
+
+def _calibrate(run: Prepared, guarded: Guarded, console: Console | None) -> None:
     began = time.perf_counter()
     try:
         cache = run.paths.experiment.parent / ".cache"
@@ -136,14 +141,13 @@ def calibrate(run: Prepared, console: Console | None) -> None:
         get_logger().warning("Automation %s: not calibrated: %s", guarded.name, found)
         return
     facts = replace(run.automations.facts, measures=found.medians.by_name())
-    with guarded.doing("calibration"):
-        rows = describe(facts.measures, facts.losses)
-        shown = [(row.measure, f"{row.found} (usual {row.reference}): {row.follows}") for row in rows]
-        title = f"training images: {found.crops} crops of {found.images} files"
-        seconds = time.perf_counter() - began
-        when = "known from an earlier run" if seconds < KNOWN else f"measured in {seconds:.1f} s"
-        log_table(f"{title}, {when}", shown, console)
-        guarded.start(facts)
+    rows = describe(facts.measures, facts.losses)
+    shown = [(row.measure, f"{row.found} (usual {row.reference}): {row.follows}") for row in rows]
+    title = f"training images: {found.crops} crops of {found.images} files"
+    seconds = time.perf_counter() - began
+    when = "known from an earlier run" if seconds < KNOWN else f"measured in {seconds:.1f} s"
+    log_table(f"{title}, {when}", shown, console)
+    guarded.start(facts)
 
 
 def put_to_work(

@@ -294,6 +294,8 @@ class Trainer:
         """Do something that the measured speed leaves out."""
         self._speed.pause()
         action()
+        if self._automations is not None:
+            self._automations.after_pause()
         self._speed.restart()
 
     def _finish(self, stop: StopRequest, started: float) -> None:

@@ -391,6 +391,11 @@ def test_what_cannot_be_is_refused_or_told() -> None:
         automation(RUN, monitor_metric="val/lpips")
     with pytest.raises(ConfigError, match=r"^fallback_scheduler_type: unknown scheduler 'cosin'"):
         automation(fallback_scheduler_type="cosin")
+    with pytest.raises(ConfigError, match=r"^fallback_scheduler_type: found ReduceLROnPlateau; accepted: a schedule"):
+        automation(fallback_scheduler_type="plateau")
+    uneven = {"periods": [50, 50], "restart_weights": [1.0, 1.0, 1.0]}
+    with pytest.raises(ConfigError, match=r"^fallback_scheduler_params\.restart_weights: found 3 for 2"):
+        automation(fallback_scheduler_type="CosineAnnealingRestartLR", fallback_scheduler_params=uneven)
     with pytest.raises(ConfigError, match=r"^fallback_scheduler_params\.T_mx: unknown key; .*did you mean T_max"):
         automation(fallback_scheduler_type="cosine", fallback_scheduler_params={"T_mx": 5})
     run = RunFacts(total_iter=100, trend_losses=frozenset({"l1loss"}), better={"val/psnr": "higher"}, val_freq=5000)

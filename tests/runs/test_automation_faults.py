@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.runs.automated_runs import CLASSES, TWO_LOSSES, decisions, everything, log_of, state_of
+from traiNNer import automation_setup
 from traiNNer.controls import RunControls
 from traiNNer.trainer import Trainer
 from traiNNer.training_automations.base import (
@@ -226,6 +227,19 @@ def test_what_they_decide_cannot_be_done(
     assert_fallbacks(trainers[-1])
 
 
+def test_images_that_cannot_be_measured_are_no_reason_to_stop(
+    automated: dict[str, Any], run_training: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError(f"{BROKEN} in calibration of DynamicLossScheduling")
+
+    monkeypatch.setattr(automation_setup, "measure_dataset", measure)
+    automated["train"]["training_automations"]["dynamic_loss_scheduling"]["auto_calibrate"] = True
+    automated["train"]["total_iter"] = 5
+    assert run_training(automated) == 0
+    assert_off(folder, "calibration", ["DynamicLossScheduling"])
+
+
 def test_sampling_gradients(
     automated: dict[str, Any], run_training: Run, folder: Path, trainers: list[Trainer], saboteur: Saboteur
 ) -> None:
@@ -248,6 +262,42 @@ def test_a_fallback_that_fails_too(
     held = {line["what"]: line["to"] for line in decisions(folder)}
     assert trainers[-1].model.players["net_g"].max_norm == held["clip_threshold/net_g"]
     assert trainers[-1].model.loss_factor("mseloss") == held["loss_factor/mseloss"]
+
+
+def test_what_a_failed_one_has_changed_survives_a_resume(
+    automated: dict[str, Any], run_training: Run, trainers: list[Trainer], break_in: Callable[..., None]
+) -> None:
+    """Neither one whose fallback failed too nor a calibration, which a fallback leaves alone, is forgotten."""
+    automated["train"]["losses"] = [*TWO_LOSSES, {"type": "ssimloss", "loss_weight": 0.1, "fixed": False}]
+    automated["train"]["training_automations"]["dynamic_loss_scheduling"]["auto_calibrate"] = True
+    break_in("decide")
+    break_in("fallback", [name for name in CLASSES if name != "DynamicLossScheduling"])
+
+    def held() -> list[Any]:
+        model = trainers[-1].model
+        (player,) = model.players.values()
+        factors = [model.loss_factor(label) for label in ("l1loss", "mseloss", "ssimloss")]
+        return [player.max_norm, player.learning_rate.factors, *factors]
+
+    assert run_training(automated) == 0
+    before = held()
+    assert before[1]["learning_rate_factor"] < 1
+    assert before[4] != 1
+    automated["train"]["total_iter"] = 61
+    assert run_training(automated, "--auto_resume") == 0
+    assert held() == before
+
+
+def test_the_schedule_of_a_fallback_gives_way_to_one_that_the_option_file_has_by_now(
+    automated: dict[str, Any], run_training: Run, trainers: list[Trainer], break_in: Callable[..., None]
+) -> None:
+    break_in("decide", ["IntelligentLearningRateScheduler"])
+    automated["train"]["training_automations"]["early_stopping"]["patience"] = 1000
+    assert run_training(automated) == 0
+    automated["train"] |= {"total_iter": 61, "scheduler": {"type": "ConstantLR", "factor": 0.5, "total_iters": 1000}}
+    assert run_training(automated, "--auto_resume") == 0
+    (player,) = trainers[-1].model.players.values()
+    assert player.learning_rate.current == pytest.approx(2e-3)
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -68,6 +68,24 @@ def test_off_and_only_watching_change_no_bit(automated: dict[str, Any], run_trai
     assert told(experiments / "watching")  # what early stopping and the losses' shares say at the start
 
 
+def test_what_does_not_count_is_no_adjustment_of_one_that_only_watches(
+    automated: dict[str, Any], run_training: Run, tmp_path: Path
+) -> None:
+    """A decay of the rate, and a calibration."""
+    automated["train"]["total_iter"] = 60
+    automated["train"]["losses"] = [*TWO_LOSSES, {"type": "ssimloss", "loss_weight": 0.1}]
+    sections = {
+        "IntelligentLearningRateScheduler": {**RATE, "strategy": "cosine", "max_adjustments": 0},
+        "dynamic_loss_scheduling": {**LOSSES, "auto_calibrate": True, "max_adjustments": 0},
+    }
+    for name, section in {"without": None, "watching": sections}.items():
+        automated["train"] |= {"training_automations": section} if section else {}
+        assert run_training(automated, "--name", name) == 0
+    without, watching = (tmp_path / "experiments" / name for name in ("without", "watching"))
+    assert {line["what"] for line in decisions(watching)} == {"note"}
+    assert same(weights(watching, 60), weights(without, 60))
+
+
 def test_each_acts_and_all_of_it_is_written_down(automated: dict[str, Any], run_training: Run, folder: Path) -> None:
     automated["train"]["training_automations"] = everything()
     automated["logger"] |= {"print_freq": 1, "use_tb_logger": True}
@@ -262,7 +280,8 @@ def test_a_journal_that_cannot_be_written_is_no_reason_to_stop(
     log = log_of(folder)
     assert log.count("decisions are missing in") == 1
     assert "Traceback" not in log
-    assert told(folder) == told(tmp_path / "experiments" / "usual")
+    adjusted = [[line for line in told(each) if "adjusted" in line] for each in (folder, folder.with_name("usual"))]
+    assert adjusted[0] == adjusted[1] != []
     assert same(weights(folder, 30), weights(tmp_path / "experiments" / "usual", 30))
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from traiNNer.assembly import build_trainer
 from traiNNer.cli import parse_train
 from traiNNer.lr_finder import find_lr, plot
+from traiNNer.models.player import Player
 from traiNNer.preparation import prepare
 from traiNNer.trainer import Trainer
 from traiNNer.utils import dist
@@ -140,6 +141,27 @@ def test_losses_take_part_that_act_now_and_need_no_discriminator(
     assert list(model.generator_alone(1).losses) == ["l1loss", "ldlloss"]
     assert list(model.generator_alone(3).losses) == ["l1loss", "ldlloss", "charbonnierloss"]
     assert list(model.generator_alone(1).players) == ["net_g"]
+
+
+def test_weights_and_recovery_are_those_of_the_run(
+    options: dict[str, Any], write_options: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an automation has made of a loss's weight, and pieces where a step does not fit."""
+    options["train"]["losses"] = [{"type": "l1loss", "loss_weight": 1.0}, {"type": "mseloss", "loss_weight": 1.0}]
+    options["train"]["training_automations"] = {"DynamicBatchSizeOptimizer": {}}
+    trainer = built(write_options(options))
+    trainer.model.set_loss_factor("mseloss", 3.0)
+    assert trainer.model.generator_alone(1).loss_factor("mseloss") == 3.0
+    usual, failed = Player.backward, list[int]()
+
+    def backward(self: Player, loss: torch.Tensor) -> None:
+        if not failed:
+            failed.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        usual(self, loss)
+
+    monkeypatch.setattr(Player, "backward", backward)
+    assert len(find_lr(trainer.model, trainer.loader).rates) > 10
 
 
 def test_a_run_of_adversarial_losses_alone_has_nothing_to_test(

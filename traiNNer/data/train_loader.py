@@ -17,6 +17,7 @@ from traiNNer.data.workers import initialize_worker, start
 from traiNNer.types import Batch, Sample
 from traiNNer.utils.errors import ConfigError, RunError
 from traiNNer.utils.images import ImageError
+from traiNNer.utils.out_of_memory import ending_the_run
 
 ATTEMPTS = 8
 """So many unreadable files in a row for one position end the run."""
@@ -144,16 +145,17 @@ class TrainLoader:
             Batches with `lq`, `gt` (B, 3, H, W) float32 in [0, 1], `lq_path`, `gt_path`, `fault`.
 
         Raises:
-            RunError: too many files cannot be read, or a worker died.
+            RunError: too many files cannot be read, a worker died, or there is not enough memory.
         """
         slicer, epoch = self.start(), self.epoch
-        batches = [slicer.take(size) for size in self.micro_batches]
-        self._consumed += sum(self.micro_batches) * self._world_size
-        self._stop_on_faults([piece for pieces in batches for piece in pieces])
-        if self.epoch != epoch and not self._persistent:
-            self.close()
-        # Pieces are joined where they are used: pinned memory is left without waiting, and all are float32 then.
-        return [join([unit_range_batch(piece, self._device) for piece in pieces]) for pieces in batches]
+        with ending_the_run(f"reading the next {sum(self.micro_batches)} images"):
+            batches = [slicer.take(size) for size in self.micro_batches]
+            self._consumed += sum(self.micro_batches) * self._world_size
+            self._stop_on_faults([piece for pieces in batches for piece in pieces])
+            if self.epoch != epoch and not self._persistent:
+                self.close()
+            # Pieces are joined where they are used: pinned memory is left without waiting, and all are float32 then.
+            return [join([unit_range_batch(piece, self._device) for piece in pieces]) for pieces in batches]
 
     def state_dict(self) -> dict[str, Any]:
         """Positions of the stream that all processes have consumed together, and this process's unreadable files."""

@@ -166,7 +166,7 @@ class SRModel:
         self._apply_loss_schedulers(current_iter)
         terms = [term for term in self._terms if term.live(current_iter) and not term.needs & LOGITS]
         averages = any("ema_output" in term.needs for term in terms)
-        return SRModel(
+        alone = SRModel(
             generator=self.players["net_g"],
             losses={term.label: term.loss for term in terms},
             ema=copy.deepcopy(self.ema) if averages else None,
@@ -174,7 +174,11 @@ class SRModel:
             precision=self._precision,
             channels_last=self._memory_format is torch.channels_last,
             loss_schedulers=self.loss_schedulers,
+            recovers=self._transactions.recovers,
         )
+        for term in terms:
+            alone.set_loss_factor(term.label, term.balance)
+        return alone
 
     def phases(self, current_iter: int) -> list[str]:
         """A line for each loss that starts, reaches its target or ends at exactly this iteration, or is moved then."""

@@ -143,6 +143,11 @@ class BatchState:
     blind: bool = False
     """Whether nothing was read since a failure."""
 
+    def follow(self, before: int, now: int) -> None:
+        """The option file has another size than before: what was its size follows it."""
+        if before != now and not self.asked and self.size == before:
+            self.size, self.trial, self.speeds = now, [], []
+
 
 def doubled(times: int) -> int:
     """2 to the power of `times`, within limits."""

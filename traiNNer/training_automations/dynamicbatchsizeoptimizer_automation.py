@@ -122,7 +122,7 @@ class DynamicBatchSizeOptimizer:
         self._every, self._bounds = adjustment_frequency, (min_batch_size, max_batch_size)
         self._keep, self._exponent = effective_batch == "keep", EXPONENTS[lr_scaling]
         self._fallback = fallback_batch_size
-        self._run = RunFacts(total_iter=0)
+        self._run, self._configured = RunFacts(total_iter=0), 1
         self._sizes: list[int] = [1]
         """Those that may be, in order."""
         self._memory = BatchMemory(vram_history_size)
@@ -131,7 +131,8 @@ class DynamicBatchSizeOptimizer:
     def start(self, run: RunFacts) -> list[str]:
         """What is watched and between which sizes; or why nothing can be done."""
         self._run, self._sizes = run, self._allowed(run)
-        self._state = BatchState(size=max(self._split(run.batch.size)), since=run.first_iteration - 1)
+        self._configured = max(self._split(run.batch.size))
+        self._state = BatchState(size=self._configured, since=run.first_iteration - 1)
         if run.batch.fixed:
             return [f"the batch size stays at {run.batch.size}: {run.batch.fixed}"]
         memory = f" of {run.batch.total_memory / 2**30:.1f} GiB" if run.batch.total_memory else ""
@@ -375,7 +376,7 @@ class DynamicBatchSizeOptimizer:
     def holding(self) -> list[Decision]:
         """The size, where it is not the option file's."""
         size = min(max(self._state.asked or self._state.size, self._sizes[0]), self._sizes[-1])
-        if self._run.batch.fixed or size == max(self._split(self._run.batch.size)):
+        if self._run.batch.fixed or size == self._configured:
             return []
         return [self._decision(size, "resume", "", {}, counts=False)]
 
@@ -389,9 +390,10 @@ class DynamicBatchSizeOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """What was seen and done."""
-        return {"state": asdict(self._state), "memory": self._memory.state_dict()}
+        return {"state": asdict(self._state), "memory": self._memory.state_dict(), "configured": self._configured}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state; a size outside the present bounds is brought into them by the next decision."""
         self._state = BatchState(**state_dict["state"])
+        self._state.follow(state_dict["configured"], self._configured)
         self._memory.load_state_dict(state_dict["memory"])

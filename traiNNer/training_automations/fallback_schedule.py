@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from traiNNer.utils.errors import ConfigError
+from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import SCHEDULERS
 
 SCHEDULES = {
@@ -39,3 +39,20 @@ def fallback_schedule(name: str | None, parameters: dict[str, Any]) -> dict[str,
             [replace(each, key=of_type) if each.key == "type" else each.under(of_params) for each in error.problems]
         ) from None
     return scheduler | {"type": SCHEDULERS.canonical(scheduler["type"])}
+
+
+def check_fallback(scheduler: dict[str, Any] | None, total_iter: int) -> None:
+    """Build it for the length of the run, so that it is there when it is needed.
+
+    Raises:
+        ConfigError: it does not fit the run, or follows validations: nobody would keep what it has seen of them.
+    """
+    if scheduler is None:
+        return
+    try:
+        schedule = SCHEDULERS.build(scheduler, total_iter)
+    except ConfigError as error:
+        raise ConfigError([each.under("fallback_scheduler_params") for each in error.problems]) from None
+    if hasattr(schedule, "monitor"):
+        message = f"found {scheduler['type']}; accepted: a schedule that follows iterations alone"
+        raise ConfigError(Problem(key="fallback_scheduler_type", message=message))

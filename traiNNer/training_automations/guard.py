@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from traiNNer.training_automations.base import Automation, Decision, Note, RunFacts, SetSchedule, StopTraining
+from traiNNer.training_automations.base import Automation, Change, Decision, Note, RunFacts, SetBatchSize, SetSchedule
 from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import get_logger
 from traiNNer.utils.plain import plain
@@ -42,6 +43,8 @@ class Guarded:
         self._has_schedule = False
         self._unsaid: Exception | None = None
         """What went wrong before there was a log."""
+        self._resumed: list[str] = []
+        """What a resumed run has that its option file does not say, until there is a log."""
 
     @property
     def works(self) -> bool:
@@ -94,12 +97,30 @@ class Guarded:
         return [f"Automation {self.name}: {line}" for line in lines]
 
     def fallback(self) -> list[Decision]:
-        """What takes effect in its place; a schedule of the option file is never replaced."""
-        decisions = self.automation.fallback()
+        """What takes effect in its place."""
+        return self._permitted(self.automation.fallback())
+
+    def holding(self, changed: list[Decision]) -> list[Decision]:
+        """What a resumed run has to apply again: of an automation that has failed before, whatever it has changed."""
+        if self.works:
+            return self.automation.holding()
+        return [] if self.fallback_due else self._permitted(changed)
+
+    def _permitted(self, decisions: list[Decision]) -> list[Decision]:
+        """A schedule of the option file is never replaced."""
         return [each for each in decisions if not (isinstance(each, SetSchedule) and self._has_schedule)]
 
+    def goes_on(self, changes: Sequence[Change]) -> None:
+        """Note what a resumed run changes again."""
+        for each in changes:
+            if isinstance(each.before, float | int) and each.after is not None and each.after != each.before:
+                self._resumed.append(f"{each.what} {each.after:.4g} (by the option file {each.before:.4g})")
+
     def own_up(self) -> None:
-        """Say what went wrong at the start, when there is a log."""
+        """Say what went wrong at the start, and with what a resumed run goes on, when there is a log."""
+        for line in self._resumed:
+            get_logger().info("Automation %s: goes on with %s", self.name, line)
+        self._resumed = []
         error, self._unsaid = self._unsaid, None
         if error is not None and self.works:
             self.fail(f"{type(error).__name__} in {START}: {error}", error)
@@ -122,7 +143,8 @@ class Guarded:
         return [*notes]
 
     def _spent(self, decision: Decision) -> bool:
-        return decision.counts or (self._limit == 0 and isinstance(decision, StopTraining))
+        """Whether it is one too many; of one that only watches nothing happens but recoveries from out-of-memory."""
+        return decision.counts or (self._limit == 0 and not isinstance(decision, Note | SetBatchSize))
 
     def _counted(self, decisions: list[Decision]) -> list[Decision]:
         self._adjustments += sum(decision.counts for decision in decisions)

@@ -17,7 +17,7 @@ from traiNNer.training_automations.base import (
     StepFacts,
     ValidationFacts,
 )
-from traiNNer.training_automations.fallback_schedule import fallback_schedule
+from traiNNer.training_automations.fallback_schedule import check_fallback, fallback_schedule
 from traiNNer.training_automations.rate_window import WINDOWS, Noise, RateState, Statement, Window
 from traiNNer.training_automations.trend import MetricTrend, Trend, Verdict
 from traiNNer.utils.errors import ConfigError, Problem
@@ -118,11 +118,12 @@ class IntelligentLearningRateScheduler:
         """Size the windows for the network and choose what is watched.
 
         Raises:
-            ConfigError: the metric is not computed.
+            ConfigError: the metric is not computed, or the fallback's schedule does not fit the run.
         """
         if self._monitor[1] and self._metric_name is not None and self._metric_name not in run.better:
             message = f"{self._metric_name} is not computed; accepted: {', '.join(run.better) or 'none is'}"
             raise ConfigError(Problem(key="monitor_metric", message=message))
+        check_fallback(self._fallback, run.total_iter)
         self._begin(run)
         if not self._by_loss and self._metric is None:
             return ["neither a training loss nor a metric is watched: the factor stays at 1"]

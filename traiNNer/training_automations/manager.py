@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -33,7 +33,8 @@ from traiNNer.training_automations.observations import Observations, merged
 from traiNNer.types import StepReport
 from traiNNer.utils import dist
 from traiNNer.utils.logging import get_logger
-from traiNNer.utils.memory import MemoryReader
+from traiNNer.utils.memory import MemoryReader, MemoryReading
+from traiNNer.utils.plain import plain
 
 TICK = 10
 """Iterations between two times that automations are told and asked, whatever is logged, validated or saved."""
@@ -95,7 +96,8 @@ class AutomationManager:
         self._memory, self._clock, self._coupled = memory, clock, coupled
         self._batch_size = run.batch.size
         self._failures: list[OutOfMemoryFacts] = []
-        self._fallbacks: dict[str, list[Decision]] = {}
+        self._changed: dict[str, dict[str, dict[str, Any]]] = {}
+        """By automation, the last decision about each thing that it has changed: holds also when it has failed."""
         self._began, self._was_stopped = 0.0, False
         self._plan = self._sampling(run.first_iteration)
 
@@ -150,8 +152,11 @@ class AutomationManager:
             with guarded.doing("observe_validation"):
                 guarded.automation.observe_validation(facts)
         self._decide(iteration, "validation")
+
+    def after_pause(self) -> None:
+        """Training goes on after a validation, a save or pictures: what those took says nothing about batches."""
         if self._memory is not None:
-            self._memory.restart()  # what a validation takes says nothing about batches
+            self._memory.restart()
 
     # what automations are told
 
@@ -181,9 +186,9 @@ class AutomationManager:
 
     def _tell_memory(self, iteration: int) -> None:
         failures, self._failures = self._failures, []
-        if self._memory is None:
+        readings = [] if self._memory is None else self._readings(self._memory)
+        if not readings:
             return
-        readings = dist.all_gather_objects(self._memory.read())
         fullest = max(readings, key=lambda reading: reading.used / reading.total)
         facts = MemoryFacts(
             iteration=iteration,
@@ -198,6 +203,18 @@ class AutomationManager:
                     for failure in failures:
                         guarded.automation.observe_out_of_memory(failure)
                     guarded.automation.observe_memory(facts)
+
+    def _readings(self, memory: MemoryReader) -> list[MemoryReading]:
+        """Those of all processes; none once an automation that watches memory has failed in one of them."""
+        reading = None
+        for guarded in self._automations.values():
+            if guarded.works and isinstance(guarded.automation, ObservesMemory):
+                with guarded.doing("reading the memory"):
+                    reading = memory.read()
+        parts: list[MemoryReading | None] = dist.all_gather_objects(reading)
+        if None in parts:
+            self._agree()
+        return [] if None in parts else [part for part in parts if part is not None]
 
     # what they decide
 
@@ -252,6 +269,10 @@ class AutomationManager:
         guarded = self._automations[key]
         with guarded.doing("apply"):
             changes = self._apply(decision)
+            if changes and not isinstance(decision, StopTraining):
+                target = f"{type(decision).__name__}/{getattr(decision, 'network', getattr(decision, 'label', ''))}"
+                held = replace(decision, text="", evidence={})
+                self._changed.setdefault(key, {})[target] = plain(to_plain(held), guarded.name)
             if changes or isinstance(decision, Note):  # otherwise what it is about is not in this run, or no longer
                 self._journal.write(guarded.name, decision, changes, iteration)
             if isinstance(decision, SetBatchSize):
@@ -277,7 +298,6 @@ class AutomationManager:
 
     def _fall_back(self, fallbacks: Mapping[str, list[Decision]], iteration: int) -> None:
         for key, decisions in fallbacks.items():
-            self._fallbacks[key] = decisions
             for decision in decisions:
                 self._execute(key, decision, iteration)
         for guarded in self._automations.values():
@@ -298,7 +318,7 @@ class AutomationManager:
         """Each automation's state, and what holds."""
         return {
             "automations": {key: each.state_dict() for key, each in self._automations.items()},
-            "fallbacks": {key: [to_plain(each) for each in decisions] for key, decisions in self._fallbacks.items()},
+            "changed": {key: dict(decisions) for key, decisions in self._changed.items()},
             "plan": sorted(self._plan),
             "stopped": self.stopped,
         }
@@ -309,8 +329,8 @@ class AutomationManager:
         for key in self._automations.keys() & state_dict["automations"].keys():
             guarded = self._automations[key]
             guarded.load_state_dict(state_dict["automations"][key])
-            held = [from_plain(each) for each in state_dict["fallbacks"].get(key, [])]
-            self._fallbacks |= {key: held} if held else {}
+            changed = state_dict["changed"].get(key, {})
+            self._changed |= {key: dict(changed)} if changed else {}
             with guarded.doing("load_state_dict"):
-                for decision in [*(guarded.automation.holding() if guarded.works else []), *held]:
-                    self._apply(decision)
+                for decision in guarded.holding([from_plain(each) for each in changed.values()]):
+                    guarded.goes_on(self._apply(decision))
