@@ -11,6 +11,9 @@ from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import get_logger
 from traiNNer.utils.plain import plain
 
+REMEMBERED = 20
+"""Notes that are known to have been told."""
+
 
 class Guarded:
     """An automation, whether it still works, and how many adjustments it has made.
@@ -33,8 +36,8 @@ class Guarded:
         """Whether it has failed and its fallback has not been decided yet."""
         self._limit = automation.max_adjustments if max_adjustments is None else max_adjustments
         self._adjustments = 0
-        self._told: dict[str, str] = {}
-        """Last note by its reason, of those that came with decisions that were dropped."""
+        self._told: list[str] = []
+        """What the last notes were about that came with decisions that were dropped."""
         self._doing = ""
         self._has_schedule = False
         self._unsaid: Exception | None = None
@@ -109,14 +112,14 @@ class Guarded:
         if exhausted and any(self._spent(decision) for decision in decisions):
             self.automation.load_state_dict(before)
             return self._news(decisions)
-        self._told = {}
         return decisions if exhausted else self._counted(decisions)
 
     def _news(self, decisions: list[Decision]) -> list[Decision]:
         """The notes among dropped decisions that say something new: the automation forgets that it told them."""
-        notes = [each for each in decisions if isinstance(each, Note) and self._told.get(each.reason) != each.text]
-        self._told |= {each.reason: each.text for each in notes}
-        return [*notes]
+        notes = {each.about or each.text: each for each in decisions if isinstance(each, Note)}
+        new = {about: note for about, note in notes.items() if about not in self._told}
+        self._told = [*self._told, *new][-REMEMBERED:]
+        return [*new.values()]
 
     def _spent(self, decision: Decision) -> bool:
         return decision.counts or (self._limit == 0 and isinstance(decision, StopTraining))
@@ -136,7 +139,7 @@ class Guarded:
                 state = plain(self.automation.state_dict(), self.name)
         return {
             "adjustments": self._adjustments,
-            "told": dict(self._told),
+            "told": list(self._told),
             "failure": self.failure,
             "fallback_due": self.fallback_due,
             "state": state,
@@ -144,7 +147,7 @@ class Guarded:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state; one that had failed stays off."""
-        self._adjustments, self._told = state_dict["adjustments"], dict(state_dict.get("told", {}))
+        self._adjustments, self._told = state_dict["adjustments"], list(state_dict["told"])
         if state_dict["failure"]:
             self.failure, self.fallback_due = state_dict["failure"], state_dict["fallback_due"]
             get_logger().warning("Automation %s: stays off, it has failed: %s", self.name, self.failure)

@@ -265,7 +265,8 @@ class IntelligentLearningRateScheduler:
         )
         why = "no schedule is set and the loss is flat" if self._strategy == "adaptive" else "the loss is flat"
         text = f"{why} with {left:.0%} of the run left: {kind}"
-        note = Note(reason=f"strategy {self._now.mode}", text=text, evidence={"left": left}, counts=False)
+        reason = f"strategy {self._now.mode}"
+        note = Note(reason=reason, about=reason, text=text, evidence={"left": left}, counts=False)
         if self._now.mode == "plateau":
             return [note, *self._multiply(iteration)]
         self._now.decay = [iteration, self._now.factor]
@@ -321,7 +322,7 @@ class IntelligentLearningRateScheduler:
             text += f", more than the {longest * block:,} that are looked at: a larger plateau_patience or"
             text += " improvement_threshold helps"
         evidence = {"noise": self._noise.sigma, "wait": wait}
-        return [Note(reason="noise", text=text, evidence=evidence, counts=False)]
+        return [Note(reason="noise", about="noise", text=text, evidence=evidence, counts=False)]
 
     def holding(self) -> list[Decision]:
         """The factor."""
