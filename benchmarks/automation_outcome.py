@@ -55,7 +55,7 @@ class Case:
     poisoned: bool = False
 
 
-RATE = 2e-3
+RATE = 1.4e-3
 STRAY = {"type": "spectrumerrorloss", "loss_weight": 10.0, "share": 0.1}
 """Weighted a thousand times what it should be; its share of the gradient is what was meant."""
 
@@ -109,7 +109,7 @@ def options(case: Case, setting: str, seed: int, data: Path, folder: Path) -> di
         "losses": losses,
     }
     if "decay_at" in case.changes:
-        train["scheduler"] = {"type": "MultiStepLR", "milestones": [case.changes["decay_at"]], "gamma": 1e-4}
+        train["scheduler"] = {"type": "MultiStepLR", "milestones": [case.changes["decay_at"]], "gamma": 1e-6}
     chosen = {"off": (), "on": tuple(AUTOMATIONS), "alone": (case.alone,)}[setting]
     if chosen:
         train["training_automations"] = {name: copy.deepcopy(AUTOMATIONS[name]) for name in chosen}

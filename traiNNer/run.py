@@ -142,7 +142,7 @@ def describe(run: Prepared) -> list[tuple[str, str]]:
     processes = dist.world_size()
     batch = (section.batch_size_per_gpu or 1) * section.accum_iter * processes
     images = len(run.datasets["train"])
-    iterations = run.train.total_iter
+    iterations, guarded = run.train.total_iter, run.automations.guarded.values()
     return [
         (
             "device",
@@ -161,6 +161,7 @@ def describe(run: Prepared) -> list[tuple[str, str]]:
         ("EMA", _ema_row(run.train)),
         ("validation", _validation_row(run)),
         ("metrics", _metrics_row(run)),
+        *([("automations", ", ".join(each.name for each in guarded))] if guarded else []),
         *([("samples", f"every {run.sample_freq:,} iterations")] if run.sample_freq else []),
         ("folder", str(run.paths.experiment)),
     ]

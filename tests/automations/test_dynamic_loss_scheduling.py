@@ -170,7 +170,7 @@ def test_what_is_in_a_ramp_is_left_alone() -> None:
         return WEIGHTS | {"features": 0.5 + 0.5 * ramp}
 
     def norms(iteration: int) -> dict[str, float]:
-        return NORMS | {"features": NORMS["features"] * (2.0 if iteration > 700 else 1.0)}
+        return NORMS | {"features": NORMS["features"] * (2.0 if iteration > 600 else 1.0)}
 
     simulation = Simulation(norms, weights).run(3000)
     times = [at for at, _ in simulation.changes("features")]
@@ -210,9 +210,14 @@ def test_anchor_fixed_and_absent_losses_are_left_alone() -> None:
     simulation = Simulation(weights=lambda _: WEIGHTS | {"features": 0.0}, losses=losses).run(2000)
     assert simulation.factors.keys() == {"ssim"}
     assert simulation.lines == [
-        "gradient shares are relative to l1's; targets: ssim 5; as their weights give them: features; "
+        "keeps shares of the gradient, relative to l1's; targets: ssim 5; by their weights at the start: features; "
         "fixed weights: gan"
     ]
+
+
+def test_few_iterations_are_sampled_where_no_share_is_given() -> None:
+    assert len(Simulation().run(1000).sampled) <= 20 + 20 + 1000 // 50
+    assert len(Simulation(losses=with_shares(ssim=0.25)).run(1000).sampled) > 200  # it is to be there soon
 
 
 def test_lines_and_evidence() -> None:
@@ -333,7 +338,7 @@ def test_the_anchor(labels: list[str], anchor: str | None, expected: str) -> Non
     automation = DynamicLossScheduling(anchor=anchor)
     run = RunFacts(total_iter=10, losses={label: LOSSES[label] for label in labels})
     if "accepted" not in expected:
-        assert automation.start(run)[0].startswith(f"gradient shares are relative to {expected}'s; ")
+        assert automation.start(run)[0].startswith(f"keeps shares of the gradient, relative to {expected}'s; ")
         return
     with pytest.raises(ConfigError) as caught:
         automation.start(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,16 @@ import pytest
 from tests.runs.automated_runs import CLASSES, TWO_LOSSES, decisions, everything, log_of, state_of
 from traiNNer.controls import RunControls
 from traiNNer.trainer import Trainer
-from traiNNer.training_automations.base import SetClipThreshold, SetLearningRateFactor, SetLossWeight, StopTraining
+from traiNNer.training_automations.base import (
+    Change,
+    RunFacts,
+    SetClipThreshold,
+    SetLearningRateFactor,
+    SetLossWeight,
+    StopTraining,
+)
+from traiNNer.training_automations.guard import Guarded
+from traiNNer.training_automations.journal import Journal
 from traiNNer.training_automations.manager import AutomationManager
 
 Run = Callable[..., int]
@@ -65,56 +74,61 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Trainer]:
     return seen
 
 
-@pytest.fixture
-def break_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+class Saboteur:
     """Makes methods of automations raise, from an iteration on."""
-    now = [0]
-    usual_step = AutomationManager.after_step
 
-    def after_step(self: AutomationManager, report: Any) -> None:
-        now[0] = report.iteration
-        usual_step(self, report)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.active = True
+        self._monkeypatch, self._iteration = monkeypatch, 0
+        usual = AutomationManager.after_step
 
-    monkeypatch.setattr(AutomationManager, "after_step", after_step)
+        def after_step(manager: AutomationManager, report: Any) -> None:
+            self._iteration = report.iteration
+            usual(manager, report)
 
-    def break_(owner: type, name: str, message: str, at: int) -> None:
-        usual = getattr(owner, name)
+        monkeypatch.setattr(AutomationManager, "after_step", after_step)
 
-        def broken(self: Any, *arguments: Any) -> Any:
-            if now[0] >= at:
-                raise RuntimeError(message)
-            return usual(self, *arguments)
-
-        monkeypatch.setattr(owner, name, broken)
-
-    def break_in(method: str, names: Any = tuple(CLASSES), at: int = AT) -> None:
+    def breaks(self, method: str, names: Iterable[str] = tuple(CLASSES), at: int = AT) -> None:
         for name in names:
             module, _, of = CLASSES[name].rpartition(".")
             owner = getattr(importlib.import_module(module), of)
             if hasattr(owner, method):
-                break_(owner, method, f"{BROKEN} in {method} of {name}", at)
+                self._break(owner, method, f"{BROKEN} in {method} of {name}", at)
 
-    return break_in
+    def _break(self, owner: type, method: str, message: str, at: int) -> None:
+        usual = getattr(owner, method)
+
+        def broken(automation: Any, *arguments: Any) -> Any:
+            if self.active and self._iteration >= at:
+                raise RuntimeError(message)
+            return usual(automation, *arguments)
+
+        self._monkeypatch.setattr(owner, method, broken)
 
 
-def assert_off(folder: Path, method: str, names: Any = tuple(CLASSES)) -> None:
+@pytest.fixture
+def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
+    return Saboteur(monkeypatch)
+
+
+def assert_off(folder: Path, method: str, names: Iterable[str] = tuple(CLASSES)) -> None:
     """Each is told once, with its traceback."""
     log = log_of(folder)
     for name in names:
         text = f"RuntimeError: {BROKEN} in {method} of {name}\n"
         assert len(re.findall(f"^{re.escape(text)}", log, flags=re.MULTILINE)) == 1, name  # the traceback's end
         assert log.count(f"Automation {name}: failed and is off for the rest of the run") == 1
-    assert log.count("Traceback") == len(names)
+    assert log.count("Traceback") == len(list(names))
     assert "fallback failed" not in log
 
 
-def assert_fallbacks(trainer: Trainer, *, scheduled: bool = False) -> None:
+def assert_fallbacks(trainer: Trainer, *, scheduled: bool = False, iteration: int = 60) -> None:
     """Factors are 1, the threshold and the schedule are those that were given for this, and the run is over."""
     (player,) = trainer.model.players.values()
-    assert trainer.iteration == 60
+    assert trainer.iteration == iteration
     assert player.max_norm == 0.7
     assert player.learning_rate.factors.get("learning_rate_factor", 1.0) == 1.0
-    assert player.learning_rate.current == pytest.approx(4e-3 * (1.0 if scheduled else 0.9**59))
+    assert player.learning_rate.current == pytest.approx(4e-3 * (1.0 if scheduled else 0.9 ** (iteration - 1)))
     assert trainer.model.loss_factor("mseloss") == 1.0
 
 
@@ -124,15 +138,14 @@ def test_mistakes_within_the_run(
     run_training: Run,
     folder: Path,
     trainers: list[Trainer],
-    break_in: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+    saboteur: Saboteur,
     method: str,
 ) -> None:
     """All of them fail, each for itself; in a resumed run they stay off, and what replaced them holds."""
     if method == "state_dict":  # saves come after validations, and that at 45 would stop the run
         automated["train"]["training_automations"]["early_stopping"]["patience"] = 1000
         automated["logger"]["save_checkpoint_freq"] = AT
-    break_in(method)
+    saboteur.breaks(method)
     assert run_training(automated) == 0
     assert_off(folder, method)
     assert_fallbacks(trainers[-1])
@@ -143,7 +156,7 @@ def test_mistakes_within_the_run(
         "loss_factor/mseloss",
         "schedule",
     }
-    monkeypatch.undo()
+    saboteur.active = False
     automated["train"]["total_iter"] = 75
     torn = log_of(folder)
     assert run_training(automated, "--auto_resume") == 0
@@ -152,12 +165,13 @@ def test_mistakes_within_the_run(
     assert "Traceback" not in log
     assert decisions(folder) == before
     assert "[iter 75] saved" in log
+    assert_fallbacks(trainers[-1], iteration=75)
 
 
 def test_mistakes_at_the_start(
-    automated: dict[str, Any], run_training: Run, folder: Path, trainers: list[Trainer], break_in: Callable[..., None]
+    automated: dict[str, Any], run_training: Run, folder: Path, trainers: list[Trainer], saboteur: Saboteur
 ) -> None:
-    break_in("start", at=0)
+    saboteur.breaks("start", at=0)
     assert run_training(automated) == 0
     assert_off(folder, "start")
     assert_fallbacks(trainers[-1])
@@ -170,14 +184,14 @@ def test_mistakes_when_a_run_goes_on(
     run_training: Run,
     folder: Path,
     trainers: list[Trainer],
-    break_in: Callable[..., None],
+    saboteur: Saboteur,
     method: str,
 ) -> None:
     automated["train"]["scheduler"] = {"type": "ConstantLR", "factor": 1.0, "total_iters": 1}
     automated["train"]["total_iter"] = 44
     assert run_training(automated) == 0
     automated["train"]["total_iter"] = 60
-    break_in(method, at=0)
+    saboteur.breaks(method, at=0)
     assert run_training(automated, "--auto_resume") == 0
     assert_off(folder, method)
     assert_fallbacks(trainers[-1], scheduled=True)
@@ -213,10 +227,10 @@ def test_what_they_decide_cannot_be_done(
 
 
 def test_sampling_gradients(
-    automated: dict[str, Any], run_training: Run, folder: Path, trainers: list[Trainer], break_in: Callable[..., None]
+    automated: dict[str, Any], run_training: Run, folder: Path, trainers: list[Trainer], saboteur: Saboteur
 ) -> None:
     automated["train"]["training_automations"]["early_stopping"]["patience"] = 1000
-    break_in("samples_gradients")
+    saboteur.breaks("samples_gradients")
     assert run_training(automated) == 0
     assert_off(folder, "samples_gradients", ["DynamicLossScheduling"])
     assert trainers[-1].model.loss_factor("mseloss") == 1.0
@@ -224,10 +238,10 @@ def test_sampling_gradients(
 
 
 def test_a_fallback_that_fails_too(
-    automated: dict[str, Any], run_training: Run, folder: Path, trainers: list[Trainer], break_in: Callable[..., None]
+    automated: dict[str, Any], run_training: Run, folder: Path, trainers: list[Trainer], saboteur: Saboteur
 ) -> None:
-    break_in("decide")
-    break_in("fallback")
+    saboteur.breaks("decide")
+    saboteur.breaks("fallback")
     assert run_training(automated) == 0
     assert log_of(folder).count("its fallback failed too, what it had changed stays") == 4
     assert trainers[-1].iteration == 60
@@ -238,12 +252,12 @@ def test_a_fallback_that_fails_too(
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_others_go_on(
-    automated: dict[str, Any], run_training: Run, folder: Path, break_in: Callable[..., None], name: str
+    automated: dict[str, Any], run_training: Run, folder: Path, saboteur: Saboteur, name: str
 ) -> None:
     """Until the next tick after it, what they decide does not depend on it."""
     automated["train"]["training_automations"]["early_stopping"]["warmup_iterations"] = 15
     automated["train"]["training_automations"]["AdaptiveGradientClipping"]["initial_threshold"] = 0.001
-    break_in("decide", [name], at=20)
+    saboteur.breaks("decide", [name], at=20)
     assert run_training(automated) == 0
     assert_off(folder, "decide", [name])
     working = {line["automation"] for line in decisions(folder) if line["reason"] != "fallback"}
@@ -283,3 +297,49 @@ def test_a_state_that_cannot_be_saved(
         "intelligent_learning_rate_scheduler",
         "intelligent_early_stopping",
     }
+
+
+class TwoAtOnce:
+    """Decides about two networks in the same iteration."""
+
+    name, asked, max_adjustments = "TwoAtOnce", "interval", None
+
+    def start(self, run: RunFacts) -> list[str]:
+        return []
+
+    def observe_step(self, step: Any) -> None: ...
+
+    def decide(self, iteration: int) -> list[SetClipThreshold]:
+        return [
+            SetClipThreshold(reason="r", text="t", network=network, threshold=2.0) for network in ("net_g", "net_d")
+        ]
+
+    def fallback(self) -> list[SetClipThreshold]:
+        return [SetClipThreshold(reason="fallback", text="f", network="net_d", threshold=1.0)]
+
+
+def test_the_rest_of_what_a_failed_one_decided_is_dropped() -> None:
+    done: list[SetClipThreshold] = []
+
+    class FailsOnce:
+        def apply(self, decision: SetClipThreshold) -> list[Change]:
+            if not done and decision.network == "net_g":
+                raise RuntimeError(BROKEN)
+            done.append(decision)
+            return []
+
+    class Values:
+        def read(self) -> None: ...
+
+    manager = AutomationManager(
+        {"two": Guarded(TwoAtOnce())},  # type: ignore[arg-type]
+        controls=FailsOnce(),  # type: ignore[arg-type]
+        journal=Journal(None, lambda values, iteration: None),
+        run=RunFacts(total_iter=20),
+        values=Values(),
+    )
+    manager.begin(0)
+    for iteration in range(1, 21):
+        manager.before_iteration()
+        manager.after_iteration(iteration)
+    assert [(each.reason, each.network) for each in done] == [("fallback", "net_d")]

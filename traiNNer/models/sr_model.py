@@ -24,7 +24,6 @@ from traiNNer.models.player import Player
 from traiNNer.models.transaction import Asked, Piece, Transactions, joined, weighted_mean
 from traiNNer.models.update import update
 from traiNNer.optimizers import averaged_weights, effective_lr
-from traiNNer.schedulers import ObservesValidation
 from traiNNer.types import Batch, NetworkInfo, StepObserver, StepReport
 from traiNNer.utils import dist
 from traiNNer.utils.device import Precision
@@ -199,18 +198,10 @@ class SRModel:
 
     def after_validation(self, metrics: Mapping[str, float], current_iter: int) -> list[str]:
         """Tell the schedules that follow a metric; a line for each learning rate that this reduced."""
-        lines: list[str] = []
-        for name, player in self.players.items():
-            rate = player.learning_rate
-            if not isinstance(rate.schedule, ObservesValidation):
-                continue
-            before = rate.value(current_iter, rate.base)  # by now an automation may have set another factor
-            rate.observe(metrics)
-            rate.apply(current_iter)
-            if rate.current < before:
-                reason = f"no improvement in {rate.schedule.monitor}"
-                lines.append(f"learning rate of {name} reduced from {before:.4g} to {rate.current:.4g}: {reason}")
-        return lines
+        reductions = {
+            name: player.learning_rate.observe(metrics, current_iter) for name, player in self.players.items()
+        }
+        return [f"learning rate of {name} reduced {how}" for name, how in reductions.items() if how]
 
     def average_buffers(self) -> None:
         """Make the buffers of all processes equal, before validating and saving; nothing to do in one process."""

@@ -138,10 +138,19 @@ class LearningRate:
             elif momentum is not None:
                 group["momentum"] = momentum
 
-    def observe(self, metrics: Mapping[str, float]) -> None:
-        """Tell the schedule of a validation, if it follows one."""
-        if isinstance(self.schedule, ObservesValidation) and self.schedule.monitor in metrics:
+    def observe(self, metrics: Mapping[str, float], iteration: int) -> str:
+        """Tell the schedule of the validation after an iteration, if it follows one; by how much it reduced the rate.
+
+        The text is empty if it did not.
+        """
+        if not isinstance(self.schedule, ObservesValidation):
+            return ""
+        before = self.value(iteration, self.base)  # by now an automation may have set another factor
+        if self.schedule.monitor in metrics:
             self.schedule.observe(metrics[self.schedule.monitor])
+        self.apply(iteration)
+        reason = f"no improvement in {self.schedule.monitor}"
+        return f"from {before:.4g} to {self.current:.4g}: {reason}" if self.current < before else ""
 
     @property
     def base(self) -> float:

@@ -28,8 +28,8 @@ Mode: TypeAlias = Literal["continuous", "calibrate", "off"]
 STEP = math.log(1.1)
 """Largest change of a weight's logarithm in one adjustment."""
 
-DEAD_BAND = math.log(1.05)
-"""A share that is as near as this to its target stays."""
+LATITUDE, DEAD_BAND = math.log(1.10), math.log(1.05)
+"""A share off by more than the first is corrected until it is off by less than the second: noise alone moves little."""
 
 SMALL = math.log(1.02)
 SMALL_IN_A_ROW = 5
@@ -128,7 +128,8 @@ class DynamicLossScheduling:
         if not live or not self._shares[self._anchor].weight:
             return False
         few = any(share.count < ENOUGH and iteration <= share.since + BURST for share in live)
-        new = any(self._is_new(share, iteration) for share in live)
+        asked = {label for label, facts in self._run.losses.items() if facts.share is not None}
+        new = any(self._is_new(shares[label], iteration) for label in asked & shares.keys())
         return few or iteration % (max(1, self._every // SAMPLES_WHEN_NEW) if new else self._every) == 0
 
     def observe_phase(self, iteration: int, what: Phase) -> None:
@@ -213,7 +214,8 @@ class DynamicLossScheduling:
         change = min(max(wanted, -self._limit), self._limit) - now
         if asked is not None and (share.checked is None or self._is_new(share, iteration)):
             return 0.0 if abs(change) < SMALL else change
-        return 0.0 if abs(change) < DEAD_BAND else min(max(change, -STEP), STEP)
+        share.correcting = abs(change) >= (DEAD_BAND if share.correcting else LATITUDE)
+        return min(max(change, -STEP), STEP) if share.correcting else 0.0
 
     def _share(self, share: LossShare) -> float:
         """A loss's share of the gradient as it is."""

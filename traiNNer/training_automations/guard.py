@@ -14,6 +14,9 @@ from traiNNer.utils.plain import plain
 REMEMBERED = 20
 """Notes that are known to have been told."""
 
+START = "start"
+"""Done before there is a log."""
+
 
 class Guarded:
     """An automation, whether it still works, and how many adjustments it has made.
@@ -37,7 +40,7 @@ class Guarded:
         self._limit = automation.max_adjustments if max_adjustments is None else max_adjustments
         self._adjustments = 0
         self._told: list[str] = []
-        """What the last notes were about that came with decisions that were dropped."""
+        """What the last notes were about, since there were enough adjustments."""
         self._doing = ""
         self._has_schedule = False
         self._unsaid: Exception | None = None
@@ -61,6 +64,9 @@ class Guarded:
     ) -> bool:
         if not isinstance(error, Exception):  # an interrupt is none of an automation's
             return False
+        if self._doing == START:
+            self._unsaid = error
+            return not isinstance(error, ConfigError)  # that is a mistake in the option file
         self.fail(f"{type(error).__name__} in {self._doing}: {error}", error)
         return True
 
@@ -85,13 +91,10 @@ class Guarded:
             ConfigError: the options do not fit the run.
         """
         self._has_schedule = run.has_schedule
-        try:
-            return [f"Automation {self.name}: {line}" for line in self.automation.start(run)]
-        except ConfigError:
-            raise
-        except Exception as error:  # noqa: BLE001 - as everywhere here, none of them ends the run
-            self._unsaid = error
-            return []
+        lines: list[str] = []
+        with self.doing(START):
+            lines = self.automation.start(run)
+        return [f"Automation {self.name}: {line}" for line in lines]
 
     def fallback(self) -> list[Decision]:
         """What takes effect in its place; a schedule of the option file is never replaced."""
@@ -102,24 +105,26 @@ class Guarded:
         """Say what went wrong at the start, when there is a log."""
         error, self._unsaid = self._unsaid, None
         if error is not None and self.works:
-            self.fail(f"{type(error).__name__} in start: {error}", error)
+            self.fail(f"{type(error).__name__} in {START}: {error}", error)
 
     def decide(self, iteration: int) -> list[Decision]:
         """Its decisions; those that count are dropped, and it is as if it had not made them, once there are enough."""
         exhausted = self._limit is not None and self._adjustments >= self._limit
         before = copy.deepcopy(self.automation.state_dict()) if exhausted else {}
         decisions = self.automation.decide(iteration)
-        if exhausted and any(self._spent(decision) for decision in decisions):
+        if not exhausted:
+            return self._counted(decisions)
+        if any(self._spent(decision) for decision in decisions):
             self.automation.load_state_dict(before)
-            return self._news(decisions)
-        return decisions if exhausted else self._counted(decisions)
+            decisions = [each for each in decisions if isinstance(each, Note)]
+        return [each for each in decisions if not isinstance(each, Note) or self._is_news(each)]
 
-    def _news(self, decisions: list[Decision]) -> list[Decision]:
-        """The notes among dropped decisions that say something new: the automation forgets that it told them."""
-        notes = {each.about or each.text: each for each in decisions if isinstance(each, Note)}
-        new = {about: note for about, note in notes.items() if about not in self._told}
-        self._told = [*self._told, *new][-REMEMBERED:]
-        return [*new.values()]
+    def _is_news(self, note: Note) -> bool:
+        """Whether a note was not told yet: with the decisions that are dropped an automation forgets what it told."""
+        about = note.about or note.text
+        known = about in self._told
+        self._told = [*self._told, *([] if known else [about])][-REMEMBERED:]
+        return not known
 
     def _spent(self, decision: Decision) -> bool:
         return decision.counts or (self._limit == 0 and isinstance(decision, StopTraining))

@@ -45,6 +45,8 @@ class LossShare:
     """Whether there is a sample since the last adjustment was due."""
     checked: int | None = None
     """Iteration at which an adjustment was due last."""
+    correcting: bool = False
+    """Whether the share is on its way back to its target."""
     small: int = 0
     """Adjustments in a row that changed next to nothing."""
     settled: bool = False
