@@ -73,7 +73,8 @@ def build_automations(run: Prepared, findings: Findings) -> Automations:
         with findings.at(f"train.training_automations.{key}"):
             own = {name: value for name, value in options.items() if name not in ("enabled", "max_adjustments")}
             if key == "intelligent_learning_rate_scheduler" and own.get("monitor_metric") is None:
-                own["monitor_metric"] = active.get("intelligent_early_stopping", {}).get("monitor_metric")
+                metric = active.get("intelligent_early_stopping", {}).get("monitor_metric")
+                own["monitor_metric"] = metric if metric in built.facts.better else None
             guarded = Guarded(AUTOMATIONS.build(own), options.get("max_adjustments"))
             run.notices += guarded.start(built.facts)
             built.guarded[key] = guarded
@@ -100,7 +101,7 @@ def _facts(run: Prepared, total_memory: int) -> RunFacts:
         better=better,
         perceptual=frozenset(name for name in better if name.partition("/")[2] in features),
         adversarial_from=min(adversarial, default=None),
-        trend_losses=frozenset(label for label, term in terms.items() if term.loss.kind in STEADY),
+        trend_losses=frozenset(label for label, term in terms.items() if _is_trend(term)),
         has_schedule=run.rates["net_g"].scheduler is not None if "net_g" in run.rates else False,
         batch=BatchFacts(
             size=batch_size,
@@ -116,6 +117,11 @@ def _facts(run: Prepared, total_memory: int) -> RunFacts:
             for label, term in terms.items()
         },
     )
+
+
+def _is_trend(term: Term) -> bool:
+    """Whether a loss's value says whether training goes on; those in dB, below 0, have no relative gain."""
+    return term.loss.kind in STEADY and term.loss.minimum is not None and term.loss.minimum >= 0
 
 
 def calibrate(run: Prepared, console: Console | None) -> None:

@@ -17,6 +17,9 @@ from traiNNer.utils.weight_schedule import absolute
 
 Data = Mapping[str, Any]
 
+PLATEAU = 1000
+"""Least `plateau_patience` where none is written."""
+
 MANAGER = "training_automations"
 LOSSES = "dynamic_loss_scheduling"
 RATE = "intelligent_learning_rate_scheduler"
@@ -228,8 +231,10 @@ def automation_notices(data: Data) -> Iterator[Problem]:
     patience = _parameter(active, STOPPING, "patience")
     if patience is None:
         return
-    plateau, every = _parameter(active, RATE, "plateau_patience"), _every(data)
-    if plateau is not None and patience < plateau:
+    every, plateau = _every(data), 0
+    if RATE in active:
+        plateau = _parameter(active, RATE, "plateau_patience") or PLATEAU
+    if patience < plateau:
         message = f"{patience:,} is less than plateau_patience, {plateau:,}: it stops before the rate can be lowered"
         yield Problem(key=_key(STOPPING, "patience"), message=message)
     if every is not None and patience < every:
