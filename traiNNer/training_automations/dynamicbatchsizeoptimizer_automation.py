@@ -186,10 +186,10 @@ class DynamicBatchSizeOptimizer:
         state = self._state
         if state.failure:  # it knows of the batch that did not fit and of its pieces
             return
-        if state.asked and state.asked != memory.batch_size:
+        if memory.batch_size != (state.asked or state.size):  # somebody else's doing, as of other bounds on a resume
             state.trial = []
-        elif not state.asked and state.size != memory.batch_size:  # somebody else's doing
-            self._expect(memory.iteration, 0)
+            if not state.asked:
+                self._expect(memory.iteration, 0)
         state.asked, state.size = 0, memory.batch_size
         if state.skip:
             state.skip -= 1
