@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from traiNNer.component_checks import given_by_validations
 from traiNNer.controls import RunControls
-from traiNNer.data.measures import measure_dataset
+from traiNNer.data.measures import Measures, measure_dataset
 from traiNNer.data.train_loader import AUTO_ITERATIONS, TrainLoader
 from traiNNer.losses.base import LossKind
 from traiNNer.losses.term import Term
@@ -133,16 +133,12 @@ def calibrate(run: Prepared, console: Console | None) -> None:
     if not options["auto_calibrate"]:
         return
     began = time.perf_counter()
-    try:
-        cache = run.paths.experiment.parent / ".cache"
-        found = measure_dataset(run.datasets["train"], seed=run.seed, cache_folder=cache)
-    except ImageError as error:
-        found = str(error)
-    if isinstance(found, str):
-        get_logger().warning("Automation %s: not calibrated: %s", guarded.name, found)
-        return
-    facts = replace(run.automations.facts, measures=found.medians.by_name())
     with guarded.doing("calibration"):
+        found = _measured(run)
+        if isinstance(found, str):
+            get_logger().warning("Automation %s: not calibrated: %s", guarded.name, found)
+            return
+        facts = replace(run.automations.facts, measures=found.medians.by_name())
         rows = describe(facts.measures, facts.losses)
         shown = [(row.measure, f"{row.found} (usual {row.reference}): {row.follows}") for row in rows]
         title = f"training images: {found.crops} crops of {found.images} files"
@@ -150,6 +146,15 @@ def calibrate(run: Prepared, console: Console | None) -> None:
         when = "known from an earlier run" if seconds < KNOWN else f"measured in {seconds:.1f} s"
         log_table(f"{title}, {when}", shown, console)
         guarded.start(facts)
+
+
+def _measured(run: Prepared) -> Measures | str:
+    """What the training images are like, or why that is not known."""
+    try:
+        cache = run.paths.experiment.parent / ".cache"
+        return measure_dataset(run.datasets["train"], seed=run.seed, cache_folder=cache)
+    except ImageError as error:
+        return str(error)
 
 
 def put_to_work(
