@@ -429,6 +429,11 @@ ENTRY = "    - type: ConfigTestLoss\n      loss_weight: 1.0\n"
             "dynamic_loss_scheduling:",
             ["train.losses[0].share: has no effect with fixed: true"],
         ),
+        (
+            "share: 0.5\n      target_iter: 500\n      target_weight: 2.0",
+            "dynamic_loss_scheduling:",
+            ["train.losses[0].share: holds whatever the weight is: what target_weight changes is undone afterwards"],
+        ),
     ],
 )
 def test_shares_of_losses(load, keys: str, block: str, told: list[str]) -> None:
