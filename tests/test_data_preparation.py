@@ -133,6 +133,19 @@ def test_names_are_listed_and_links_made(pieces: Path, capsys: pytest.CaptureFix
     assert link.resolve() == (pieces / "gt" / "sharp.png").resolve()
 
 
+def test_a_list_of_none_is_empty(pieces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score_complexity.main([str(pieces / "gt"), "--list", "--threshold", "1"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("option", ["--csv", "--histogram"])
+def test_a_folder_as_a_result_is_refused_before_the_work(
+    pieces: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert score_complexity.main([str(pieces / "gt"), option, str(pieces)]) == 2
+    assert capsys.readouterr().err.strip() == f"{option}: found {pieces}, a folder; accepted: a file"
+
+
 def test_mistakes_are_one_line(pieces: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gt, lq, used = (str(pieces / name) for name in ("gt", "lq", "used"))
     write_image(pieces / "used" / "a.png", located(20, 20))

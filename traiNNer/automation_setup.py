@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from traiNNer.component_checks import given_by_validations
 from traiNNer.controls import RunControls
-from traiNNer.data.measures import measure_dataset
+from traiNNer.data.measures import Measures, measure_dataset
 from traiNNer.data.train_loader import AUTO_ITERATIONS, TrainLoader
 from traiNNer.losses.base import LossKind
 from traiNNer.losses.term import Term
@@ -73,7 +73,8 @@ def build_automations(run: Prepared, findings: Findings) -> Automations:
         with findings.at(f"train.training_automations.{key}"):
             own = {name: value for name, value in options.items() if name not in ("enabled", "max_adjustments")}
             if key == "intelligent_learning_rate_scheduler" and own.get("monitor_metric") is None:
-                own["monitor_metric"] = active.get("intelligent_early_stopping", {}).get("monitor_metric")
+                metric = active.get("intelligent_early_stopping", {}).get("monitor_metric")
+                own["monitor_metric"] = metric if metric in built.facts.better else None
             guarded = Guarded(AUTOMATIONS.build(own), options.get("max_adjustments"))
             run.notices += guarded.start(built.facts)
             built.guarded[key] = guarded
@@ -100,7 +101,7 @@ def _facts(run: Prepared, total_memory: int) -> RunFacts:
         better=better,
         perceptual=frozenset(name for name in better if name.partition("/")[2] in features),
         adversarial_from=min(adversarial, default=None),
-        trend_losses=frozenset(label for label, term in terms.items() if term.loss.kind in STEADY),
+        trend_losses=frozenset(label for label, term in terms.items() if _is_trend(term)),
         has_schedule=run.rates["net_g"].scheduler is not None if "net_g" in run.rates else False,
         batch=BatchFacts(
             size=batch_size,
@@ -118,6 +119,11 @@ def _facts(run: Prepared, total_memory: int) -> RunFacts:
     )
 
 
+def _is_trend(term: Term) -> bool:
+    """Whether a loss's value says whether training goes on; those in dB, below 0, have no relative gain."""
+    return term.loss.kind in STEADY and term.loss.minimum is not None and term.loss.minimum >= 0
+
+
 def calibrate(run: Prepared, console: Console | None) -> None:
     """Measure the training images of a run that begins, if its losses are to be calibrated by them, and say so."""
     guarded = run.automations.guarded.get(LOSSES)
@@ -132,11 +138,7 @@ def calibrate(run: Prepared, console: Console | None) -> None:
 
 def _calibrate(run: Prepared, guarded: Guarded, console: Console | None) -> None:
     began = time.perf_counter()
-    try:
-        cache = run.paths.experiment.parent / ".cache"
-        found = measure_dataset(run.datasets["train"], seed=run.seed, cache_folder=cache)
-    except ImageError as error:
-        found = str(error)
+    found = _measured(run)
     if isinstance(found, str):
         get_logger().warning("Automation %s: not calibrated: %s", guarded.name, found)
         return
@@ -148,6 +150,15 @@ def _calibrate(run: Prepared, guarded: Guarded, console: Console | None) -> None
     when = "known from an earlier run" if seconds < KNOWN else f"measured in {seconds:.1f} s"
     log_table(f"{title}, {when}", shown, console)
     guarded.start(facts)
+
+
+def _measured(run: Prepared) -> Measures | str:
+    """What the training images are like, or why that is not known."""
+    try:
+        cache = run.paths.experiment.parent / ".cache"
+        return measure_dataset(run.datasets["train"], seed=run.seed, cache_folder=cache)
+    except ImageError as error:
+        return str(error)
 
 
 def put_to_work(

@@ -114,6 +114,9 @@ def score_folder(arguments: argparse.Namespace) -> int:
         partners = lq_partners(folder, lq)
     if target is not None:
         refuse_used("--copy" if arguments.copy else "--link", target, sources)
+    for option, file in (("--csv", arguments.csv), ("--histogram", arguments.histogram)):
+        if file is not None and file.is_dir():  # said before an hour of scoring is lost
+            raise ConfigError(f"{option}: found {file}, a folder; accepted: a file")
     found = in_threads(
         lambda name: score(folder, name), folder.names, workers=arguments.workers, description="scoring images"
     )
@@ -126,8 +129,8 @@ def score_folder(arguments: argparse.Namespace) -> int:
     except OSError as error:
         hint = "; where links are not allowed, --copy works" if arguments.link else ""
         raise RunError(f"{error.filename or target}: {(error.strerror or str(error)).lower()}{hint}") from None
-    if arguments.list:
-        print("\n".join(image.name for image in taken))
+    for image in taken if arguments.list else ():
+        print(image.name)
     for failure in (failures := [result for result in found if isinstance(result, str)]):
         print(f"skipped: {failure}", file=sys.stderr)
     tell(arguments, scored, len(taken), len(failures))

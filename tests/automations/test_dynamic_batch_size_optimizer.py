@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -361,6 +362,8 @@ def test_the_start_says_what_is_watched() -> None:
         "watches memory of 24.0 GiB: batch sizes from 1 to 32 (2 of them make a step), now 8; larger while use stays "
         "below 80%, smaller above 85%"
     )
+    (line,) = automation().start(replace(run_of(8), first_iteration=501))
+    assert "batch sizes from 1 to 32; larger" in line  # a checkpoint has the size that is used now
     (line,) = automation(effective_batch="keep").start(run_of(8, accum_iter=2))
     assert "batch sizes from 1 to 16, in steps of 16 images, now 8" in line
 
@@ -500,3 +503,15 @@ def test_readings_of_sizes_long_gone_are_kept_while_those_of_the_most_read_give_
         memory.take(MemoryFacts(iteration=iteration, batch_size=size, used=used, reserved=used, total=1000))
     assert memory.readings == [[2, 20], [3, 30], [4, 40], [4, 40], [4, 40]]
     assert (memory.slope, memory.largest) == (10, {2: 20, 3: 30, 4: 40})
+
+
+def test_a_growth_that_other_bounds_take_back_on_a_resume_is_not_judged() -> None:
+    """Its batch is gone: a slower machine would otherwise adjust the size from 4 to 4."""
+    device = Device(rate=lambda iteration, size: 100 if iteration <= 120 else 80)
+    first = trainer(device, run_of(4), adjustment_frequency=100).iterate(120)
+    assert first.size == 6
+    again = Trainer(automation(max_batch_size=4, adjustment_frequency=100), device, first.run, iteration=120)
+    again.automation.load_state_dict(json.loads(json.dumps(first.automation.state_dict())))
+    assert [each for each in again.automation.holding() if isinstance(each, SetBatchSize)] == []
+    again.iterate(300)
+    assert again.texts == []

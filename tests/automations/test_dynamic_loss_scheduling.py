@@ -318,6 +318,46 @@ def test_losses_may_come_and_go_on_a_resume() -> None:
     assert state["color"]["count"] == 0
 
 
+def edited(first: Simulation, losses: Mapping[str, LossFacts], **options: Any) -> Simulation:
+    """Go on with other options."""
+    second = Simulation(losses=losses, **options)
+    second.automation.load_state_dict(json.loads(json.dumps(first.automation.state_dict())))
+    second.factors = {each.label: each.factor for each in second.automation.holding()}
+    second.done, second.wanted = first.done, second._ask(first.done)
+    return second
+
+
+def test_a_loss_that_is_fixed_on_a_resume_has_its_own_weight() -> None:
+    first = Simulation(losses=with_shares(ssim=0.25)).run(100)
+    assert first.factors == {"ssim": pytest.approx(0.5)}
+    losses = with_shares() | {"ssim": LossFacts(kind="structure", fixed=True)}
+    assert edited(first, losses).factors == {}
+
+
+def test_with_another_anchor_on_a_resume_shares_are_measured_again() -> None:
+    """What the weights gave relative to the old anchor says nothing: nothing has changed but the yardstick."""
+    first = Simulation(losses=with_shares()).run(200)
+    second = edited(first, with_shares(), anchor="ssim").run(1500)
+    assert second.sampled[0] == 201
+    assert second.decisions == []
+
+
+@pytest.mark.parametrize(
+    ("shares", "options", "line"),
+    [
+        ({"l1": 2.0}, {}, "; share has no effect for l1"),
+        ({"ssim": 0.5}, {}, "fixed weights: gan"),
+        ({"ssim": 0.5}, {"mode": "off"}, "mode off: weights follow the training images alone; share has no effect for"),
+        ({}, {"mode": "off", "auto_calibrate": False}, "mode off: weights stay as they are"),
+    ],
+)
+def test_a_share_without_effect_is_told(shares: dict[str, float], options: dict[str, Any], line: str) -> None:
+    losses = with_shares(**shares) | {"gan": LossFacts(kind="adversarial", fixed=True)}
+    (told,) = Simulation(losses=losses, **options).lines
+    assert line in told
+    assert ("no effect" in told) is ("no effect" in line)
+
+
 def test_the_state_does_not_grow() -> None:
     simulation = Simulation(noise=0.2).run(500)
     size = len(json.dumps(simulation.automation.state_dict()))

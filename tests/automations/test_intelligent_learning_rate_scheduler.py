@@ -342,6 +342,20 @@ def test_a_resume_at_any_point_decides_alike(cut: int, strategy: Any, schedule: 
     assert second.state_dict() == made.state_dict()
 
 
+@pytest.mark.parametrize(
+    "options", [{**SHORT, "plateau_patience": 500}, {**SHORT, "monitor_metric": "val/ssim"}, {**SHORT}]
+)
+def test_blocks_and_points_of_other_options_are_forgotten_on_a_resume(options: dict[str, Any]) -> None:
+    """A hundred blocks of 10 iterations are no hundred blocks of 50, and PSNR is not SSIM."""
+    first, second = automation(RUN, **SHORT), automation(RUN, **options)
+    drive(first, curve(-0.005, 1000), metric=lambda at: 30 + 0.001 * at)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict(), allow_nan=False)))
+    state = second.state_dict()
+    kept = options == SHORT
+    assert bool(state["trend"]["means"]) is bool(state["metric"]["points"]) is bool(state["window"]["seen"]) is kept
+    assert state["now"]["factor"] == first.state_dict()["now"]["factor"]
+
+
 def test_a_loaded_factor_lies_within_the_present_bounds() -> None:
     made, other = automation(**SHORT), automation(**SHORT, min_lr_factor=0.9)
     drive(made, RISING)
@@ -396,6 +410,8 @@ def test_what_cannot_be_is_refused_or_told() -> None:
     uneven = {"periods": [50, 50], "restart_weights": [1.0, 1.0, 1.0]}
     with pytest.raises(ConfigError, match=r"^fallback_scheduler_params\.restart_weights: found 3 for 2"):
         automation(fallback_scheduler_type="CosineAnnealingRestartLR", fallback_scheduler_params=uneven)
+    with pytest.raises(ConfigError, match=r"^fallback_scheduler_params: found parameters without"):
+        automation(fallback_scheduler_params={"T_max": 5})
     with pytest.raises(ConfigError, match=r"^fallback_scheduler_params\.T_mx: unknown key; .*did you mean T_max"):
         automation(fallback_scheduler_type="cosine", fallback_scheduler_params={"T_mx": 5})
     run = RunFacts(total_iter=100, trend_losses=frozenset({"l1loss"}), better={"val/psnr": "higher"}, val_freq=5000)

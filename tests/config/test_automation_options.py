@@ -397,6 +397,14 @@ def test_early_stopping_that_comes_too_soon_is_told(load) -> None:
     ]
 
 
+def test_early_stopping_is_compared_with_the_default_too(load) -> None:
+    text = with_text("early_stopping: {patience: 500}\nIntelligentLearningRateScheduler:")
+
+    (notice,) = load(text).notices
+
+    assert notice.endswith("500 is less than plateau_patience, 1,000: it stops before the rate can be lowered")
+
+
 def test_the_norm_that_the_automation_replaces_is_told(load) -> None:
     text = change("  grad_clip: true\n", "  grad_clip: true\n  grad_clip_max_norm: 2.5\n", CLIPPED)
 
@@ -420,6 +428,11 @@ ENTRY = "    - type: ConfigTestLoss\n      loss_weight: 1.0\n"
             "share: 0.5\n      fixed: true",
             "dynamic_loss_scheduling:",
             ["train.losses[0].share: has no effect with fixed: true"],
+        ),
+        (
+            "share: 0.5\n      target_iter: 500\n      target_weight: 2.0",
+            "dynamic_loss_scheduling:",
+            ["train.losses[0].share: holds whatever the weight is: what target_weight changes is undone afterwards"],
         ),
     ],
 )

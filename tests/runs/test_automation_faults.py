@@ -179,6 +179,20 @@ def test_mistakes_at_the_start(
     assert "[iter 60] saved" in log_of(folder)
 
 
+def test_mistakes_while_the_images_are_measured(
+    automated: dict[str, Any], run_training: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise MemoryError("no room for a crop")
+
+    monkeypatch.setattr("traiNNer.automation_setup.measure_dataset", broken)
+    automated["train"] |= {"total_iter": 20, "training_automations": {"dynamic_loss_scheduling": {}}}
+    assert run_training(automated) == 0
+    log = log_of(folder)
+    assert log.count("failed and is off for the rest of the run") == log.count("Traceback") == 1
+    assert "MemoryError in calibration: no room for a crop" in log
+
+
 @pytest.mark.parametrize("method", ["load_state_dict", "holding", "start"])
 def test_mistakes_when_a_run_goes_on(
     automated: dict[str, Any],

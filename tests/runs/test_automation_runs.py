@@ -343,3 +343,21 @@ def test_the_state_has_a_bounded_size(automated: dict[str, Any], run_training: R
     assert run_training(automated) == 0
     waiting = [state_of(folder, at)["observations"]["ranks"][0]["steps"] for at in (10, 30, 60)]
     assert waiting == [[], [], []]
+
+
+def test_a_misspelt_metric_is_one_mistake(automated: dict[str, Any], run_training: Run, capfd: Any) -> None:
+    """The learning rate's automation takes the same metric, but nobody has written it there."""
+    sections = {"early_stopping": {**PATIENT, "monitor_metric": "val/psrn"}, "IntelligentLearningRateScheduler": {}}
+    automated["train"]["training_automations"] = sections
+    assert run_training(automated, "--check") == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if "val/psrn" in line]
+    assert len(lines) == 1
+    assert "early_stopping.monitor_metric: found val/psrn" in lines[0]
+
+
+def test_a_loss_below_0_is_no_trend(automated: dict[str, Any], run_training: Run, capfd: Any) -> None:
+    """The negative PSNR has no logarithm: the metric alone is watched, and the start says so."""
+    automated["train"] |= {"losses": [{"type": "psnrloss", "loss_weight": 1.0}]}
+    automated["train"]["training_automations"] = {"IntelligentLearningRateScheduler": {}}
+    assert run_training(automated, "--check") == 0
+    assert "IntelligentLearningRateScheduler: watches val/psnr; " in capfd.readouterr().err

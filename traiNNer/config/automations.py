@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from traiNNer.config.loss_schedulers import labels_of, length_of
+from traiNNer.config.loss_schedulers import labels_moved, labels_of, length_of
 from traiNNer.config.renames import twice
 from traiNNer.config.sections import AutomationEntry, TrainOptions
 from traiNNer.config.tree import Node, join
@@ -16,6 +16,9 @@ from traiNNer.utils.schema import shown, unknown_key
 from traiNNer.utils.weight_schedule import absolute
 
 Data = Mapping[str, Any]
+
+PLATEAU = 1000
+"""Least `plateau_patience` where none is written."""
 
 MANAGER = "training_automations"
 LOSSES = "dynamic_loss_scheduling"
@@ -222,14 +225,18 @@ def automation_notices(data: Data) -> Iterator[Problem]:
         off = (name for name in written if name not in active and isinstance(manager[name], dict))
         yield from (Problem(key=_key(name), message="switched off") for name in off)
     yield from _unused_shares(train.get("losses"), LOSSES in active)
+    if LOSSES in active:
+        yield from _undone_schedules(train)
     if CLIPPING in active and train.get("grad_clip_max_norm") is not None:
         message = f"has no effect with {CLIPPING}, which has thresholds of its own"
         yield Problem(key="train.grad_clip_max_norm", message=message)
     patience = _parameter(active, STOPPING, "patience")
     if patience is None:
         return
-    plateau, every = _parameter(active, RATE, "plateau_patience"), _every(data)
-    if plateau is not None and patience < plateau:
+    every, plateau = _every(data), 0
+    if RATE in active:
+        plateau = _parameter(active, RATE, "plateau_patience") or PLATEAU
+    if patience < plateau:
         message = f"{patience:,} is less than plateau_patience, {plateau:,}: it stops before the rate can be lowered"
         yield Problem(key=_key(STOPPING, "patience"), message=message)
     if every is not None and patience < every:
@@ -249,6 +256,20 @@ def _unused_shares(losses: Any, scheduled: bool) -> Iterator[Problem]:
                 yield Problem(key=key, message=f"has no effect without {LOSSES}")
             elif name == "share" and values.get("fixed") is True:
                 yield Problem(key=key, message="has no effect with fixed: true")
+
+
+def _undone_schedules(train: Data) -> Iterator[Problem]:
+    """Weights that a schedule changes for a time only, since a share is reached again after it."""
+    losses, moved = train.get("losses"), labels_moved(train.get("loss_scheduler"))
+    labels = labels_of(losses)
+    for index, entry in enumerate(cast("list[Data]", losses) if labels else []):
+        if entry.get("share") is None or entry.get("fixed") is True:
+            continue
+        what = [name for name in ("target_weight", "knots") if entry.get(name) is not None]
+        what += ["loss_scheduler"] if labels[index] in moved else []
+        if what:
+            message = f"holds whatever the weight is: what {' and '.join(what)} changes is undone afterwards"
+            yield Problem(key=f"train.losses[{index}].share", message=message)
 
 
 def _key(name: str, key: str = "") -> str:

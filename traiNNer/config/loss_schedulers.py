@@ -121,6 +121,12 @@ def labels_of(losses: Any) -> list[str]:
         return []
 
 
+def labels_moved(schedulers: Any) -> set[str]:
+    """The labels of losses that schedulers have multipliers for."""
+    named = [names for scheduler in _entries(schedulers) for _, names in _named(scheduler)]
+    return {name.partition("/")[0] for names in named for name in names}
+
+
 def scheduler_problems(schedulers: Any, losses: Any) -> Iterator[Problem]:
     """Labels that no loss has, and losses that more than one multiplier is for."""
     labels = labels_of(losses)

@@ -222,6 +222,7 @@ class AdaptiveGradientClipping:
             text=f"gradient norm{_of(network)} of {math.exp(largest):.3g}{many} {clipped}, due to exploding gradients",
             evidence={"norm": math.exp(largest), "median": median, "count": int(count)},
             counts=False,
+            about=f"{network} {int(count)} {largest}",
         )
 
     def holding(self) -> list[Decision]:

@@ -96,6 +96,9 @@ class Decision:
 class Note(Decision):
     """Nothing changes; it is only told."""
 
+    about: str = ""
+    """What happened, where the words for it may be others each time; empty if the text says the same every time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SetLearningRateFactor(Decision):

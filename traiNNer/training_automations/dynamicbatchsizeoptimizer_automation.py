@@ -138,9 +138,10 @@ class DynamicBatchSizeOptimizer:
         memory = f" of {run.batch.total_memory / 2**30:.1f} GiB" if run.batch.total_memory else ""
         each = f" ({run.batch.accum_iter} of them make a step)" if run.batch.accum_iter > 1 and not self._keep else ""
         step = f", in steps of {run.batch.size * run.batch.accum_iter} images" if self._keep else ""
+        now = f", now {self._state.size}" if run.first_iteration == 1 else ""  # a checkpoint may have another
         return [
-            f"watches memory{memory}: batch sizes from {self._sizes[0]} to {self._sizes[-1]}{each}{step}, now "
-            f"{self._state.size}; larger while use stays below {self._limit:.0%}, smaller above {self._target:.0%}"
+            f"watches memory{memory}: batch sizes from {self._sizes[0]} to {self._sizes[-1]}{each}{step}{now}; "
+            f"larger while use stays below {self._limit:.0%}, smaller above {self._target:.0%}"
         ]
 
     def _allowed(self, run: RunFacts) -> list[int]:
@@ -186,10 +187,10 @@ class DynamicBatchSizeOptimizer:
         state = self._state
         if state.failure:  # it knows of the batch that did not fit and of its pieces
             return
-        if state.asked and state.asked != memory.batch_size:
+        if memory.batch_size != (state.asked or state.size):  # somebody else's doing, as of other bounds on a resume
             state.trial = []
-        elif not state.asked and state.size != memory.batch_size:  # somebody else's doing
-            self._expect(memory.iteration, 0)
+            if not state.asked:
+                self._expect(memory.iteration, 0)
         state.asked, state.size = 0, memory.batch_size
         if state.skip:
             state.skip -= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
@@ -113,9 +113,13 @@ class DynamicLossScheduling:
         self._run, self._anchor = run, _anchor(run.losses, self._anchor)
         self._shares = {label: LossShare() for label in run.losses}
         self._calibrated = not (self._auto_calibrate and run.measures and run.first_iteration == 1)
+        unused = [label for label, facts in run.losses.items() if facts.share is not None and not facts.fixed]
         if self._mode == "off":
-            return []
-        return [f"keeps shares of the gradient, relative to {self._anchor}'s; {_targets(run.losses, self._anchor)}"]
+            does = "weights follow the training images alone" if self._auto_calibrate else "weights stay as they are"
+            return [f"mode off: {does}{_no_effect(unused)}"]
+        unused = [label for label in unused if label == self._anchor]
+        targets = _targets(run.losses, self._anchor)
+        return [f"keeps shares of the gradient, relative to {self._anchor}'s; {targets}{_no_effect(unused)}"]
 
     def samples_gradients(self, iteration: int) -> bool:
         """Every `adjustment_frequency` iterations, and at each one as long as a loss has too few samples."""
@@ -279,17 +283,30 @@ class DynamicLossScheduling:
     def state_dict(self) -> dict[str, Any]:
         """What is known of each loss, and whether the calibration has been applied."""
         losses = {label: share.state_dict() for label, share in self._shares.items()}
-        return {"calibrated": self._calibrated, "losses": losses}
+        return {"calibrated": self._calibrated, "anchor": self._anchor, "losses": losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved state; losses that it does not have begin anew, those that the run lacks are forgotten."""
+        """Go on from a saved state; losses that it does not have begin anew, those that the run lacks are forgotten.
+
+        What the present options leave alone has the weight that they give it; and what was measured against another
+        anchor is measured again.
+        """
         self._calibrated = state_dict["calibrated"]
+        adapted = self._adapted()
         for label, state in state_dict["losses"].items():
-            if label in self._shares:
-                share = self._shares[label] = LossShare.of(state)
-                log = math.log(share.factor)
-                if abs(log) > self._limit + 1e-9:  # otherwise it stays what it is, to the last digit
-                    share.factor = math.exp(math.copysign(self._limit, log))
+            if label not in self._shares or self._run.losses[label].fixed:
+                continue
+            share = LossShare.of(state)
+            if self._mode != "off" and state_dict["anchor"] != self._anchor:
+                share = LossShare(calibration=share.calibration, factor=share.factor if label in adapted else 1.0)
+            log = math.log(share.factor)
+            if abs(log) > self._limit + 1e-9:  # otherwise it stays what it is, to the last digit
+                share.factor = math.exp(math.copysign(self._limit, log))
+            self._shares[label] = share
+
+
+def _no_effect(labels: Sequence[str]) -> str:
+    return f"; share has no effect for {', '.join(labels)}" if labels else ""
 
 
 def _usable(norm: float) -> bool:

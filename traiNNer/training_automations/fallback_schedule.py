@@ -23,11 +23,14 @@ SCHEDULES = {
 
 
 def fallback_schedule(name: str | None, parameters: dict[str, Any]) -> dict[str, Any] | None:
-    """`type` and parameters, checked; None without a name.
+    """`type` and parameters, checked; None without either.
 
     Raises:
-        ConfigError: there is no such schedule, or it has other parameters.
+        ConfigError: there is no such schedule, it has other parameters, or there are parameters of none.
     """
+    if name is None and parameters:
+        message = "found parameters without fallback_scheduler_type; accepted: with the schedule that they are of"
+        raise ConfigError(Problem(key="fallback_scheduler_params", message=message))
     if name is None:
         return None
     scheduler = {"type": SCHEDULES.get(name.lower(), name), **parameters}

@@ -12,6 +12,9 @@ from traiNNer.utils.errors import ConfigError
 from traiNNer.utils.logging import get_logger
 from traiNNer.utils.plain import plain
 
+REMEMBERED = 20
+"""Notes that are known to have been told."""
+
 START = "start"
 """Done before there is a log."""
 
@@ -37,8 +40,8 @@ class Guarded:
         """Whether it has failed and its fallback has not been decided yet."""
         self._limit = automation.max_adjustments if max_adjustments is None else max_adjustments
         self._adjustments = 0
-        self._told: dict[str, str] = {}
-        """Last note by its reason, of those that came with decisions that were dropped."""
+        self._told: list[str] = []
+        """What the last notes were about, since there were enough adjustments."""
         self._doing = ""
         self._has_schedule = False
         self._unsaid: Exception | None = None
@@ -130,17 +133,19 @@ class Guarded:
         exhausted = self._limit is not None and self._adjustments >= self._limit
         before = copy.deepcopy(self.automation.state_dict()) if exhausted else {}
         decisions = self.automation.decide(iteration)
-        if exhausted and any(self._spent(decision) for decision in decisions):
+        if not exhausted:
+            return self._counted(decisions)
+        if any(self._spent(decision) for decision in decisions):
             self.automation.load_state_dict(before)
-            return self._news(decisions)
-        self._told = {}
-        return decisions if exhausted else self._counted(decisions)
+            decisions = [each for each in decisions if isinstance(each, Note)]
+        return [each for each in decisions if not isinstance(each, Note) or self._is_news(each)]
 
-    def _news(self, decisions: list[Decision]) -> list[Decision]:
-        """The notes among dropped decisions that say something new: the automation forgets that it told them."""
-        notes = [each for each in decisions if isinstance(each, Note) and self._told.get(each.reason) != each.text]
-        self._told |= {each.reason: each.text for each in notes}
-        return [*notes]
+    def _is_news(self, note: Note) -> bool:
+        """Whether a note was not told yet: with the decisions that are dropped an automation forgets what it told."""
+        about = note.about or note.text
+        known = about in self._told
+        self._told = [*self._told, *([] if known else [about])][-REMEMBERED:]
+        return not known
 
     def _spent(self, decision: Decision) -> bool:
         """Whether it is one too many; of one that only watches nothing happens but recoveries from out-of-memory."""
@@ -161,7 +166,7 @@ class Guarded:
                 state = plain(self.automation.state_dict(), self.name)
         return {
             "adjustments": self._adjustments,
-            "told": dict(self._told),
+            "told": list(self._told),
             "failure": self.failure,
             "fallback_due": self.fallback_due,
             "state": state,
@@ -169,7 +174,7 @@ class Guarded:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state; one that had failed stays off."""
-        self._adjustments, self._told = state_dict["adjustments"], dict(state_dict.get("told", {}))
+        self._adjustments, self._told = state_dict["adjustments"], list(state_dict["told"])
         if state_dict["failure"]:
             self.failure, self.fallback_due = state_dict["failure"], state_dict["fallback_due"]
             get_logger().warning("Automation %s: stays off, it has failed: %s", self.name, self.failure)

@@ -20,7 +20,7 @@ from traiNNer.training_automations.base import (
 from traiNNer.training_automations.fallback_schedule import check_fallback, fallback_schedule
 from traiNNer.training_automations.rate_window import WINDOWS, Noise, RateState, Statement, Window
 from traiNNer.training_automations.trend import MetricTrend, Trend, Verdict
-from traiNNer.utils.errors import ConfigError, Problem
+from traiNNer.utils.errors import ConfigError, Problem, nearest
 from traiNNer.utils.registry import AUTOMATIONS
 
 Strategy: TypeAlias = Literal["adaptive", "plateau", "cosine", "exponential"]
@@ -121,7 +121,8 @@ class IntelligentLearningRateScheduler:
             ConfigError: the metric is not computed, or the fallback's schedule does not fit the run.
         """
         if self._monitor[1] and self._metric_name is not None and self._metric_name not in run.better:
-            message = f"{self._metric_name} is not computed; accepted: {', '.join(run.better) or 'none is'}"
+            close = nearest(self._metric_name, run.better)
+            message = f"{self._metric_name} is not computed; accepted: {', '.join(run.better) or 'none is'}{close}"
             raise ConfigError(Problem(key="monitor_metric", message=message))
         check_fallback(self._fallback, run.total_iter)
         self._begin(run)
@@ -266,7 +267,8 @@ class IntelligentLearningRateScheduler:
         )
         why = "no schedule is set and the loss is flat" if self._strategy == "adaptive" else "the loss is flat"
         text = f"{why} with {left:.0%} of the run left: {kind}"
-        note = Note(reason=f"strategy {self._now.mode}", text=text, evidence={"left": left}, counts=False)
+        reason = f"strategy {self._now.mode}"
+        note = Note(reason=reason, about=reason, text=text, evidence={"left": left}, counts=False)
         if self._now.mode == "plateau":
             return [note, *self._multiply(iteration)]
         self._now.decay = [iteration, self._now.factor]
@@ -322,7 +324,7 @@ class IntelligentLearningRateScheduler:
             text += f", more than the {longest * block:,} that are looked at: a larger plateau_patience or"
             text += " improvement_threshold helps"
         evidence = {"noise": self._noise.sigma, "wait": wait}
-        return [Note(reason="noise", text=text, evidence=evidence, counts=False)]
+        return [Note(reason="noise", about="noise", text=text, evidence=evidence, counts=False)]
 
     def holding(self) -> list[Decision]:
         """The factor."""
@@ -347,7 +349,13 @@ class IntelligentLearningRateScheduler:
             "noise": self._noise.state_dict(),
             "trend": self._trend.state_dict(),
             "metric": None if self._metric is None else self._metric.state_dict(),
+            "watched": self._watched,
         }
+
+    @property
+    def _watched(self) -> list[int | str]:
+        """What blocks and points are of: with other options those of a checkpoint say nothing."""
+        return [self._trend.block, "" if self._metric is None else self._metric.name]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state; the factor stays within the bounds of the present options."""
@@ -356,8 +364,11 @@ class IntelligentLearningRateScheduler:
         self._now.factor = min(max(self._now.factor, self._bounds[0]), self._bounds[1])
         self._now.mode = configured or self._now.mode
         self._now.decay = self._now.decay if self._now.mode != "plateau" else []
-        self._window.load_state_dict(state_dict["window"])
         self._noise.load_state_dict(state_dict["noise"])
+        if state_dict["watched"] != self._watched:
+            self._restart(self._now.changed)
+            return
+        self._window.load_state_dict(state_dict["window"])
         self._trend.load_state_dict(state_dict["trend"])
         if self._metric is not None and state_dict["metric"] is not None:
             self._metric.load_state_dict(state_dict["metric"])
