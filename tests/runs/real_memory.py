@@ -1,7 +1,7 @@
 """Runs of train.py's program whose memory is real; run by `test_real_memory.py`.
 
-python real_memory.py hand SIZES -opt FILE ...     # the most that the process holds at each of these sizes, MiB
-python real_memory.py group MIB TAKEN LARGEST FOLDER -opt FILE ...  # the batch size's automation in a group with so much memory
+python real_memory.py hand SIZES -opt FILE ...       # the most that the process holds at each of these sizes, bytes
+python real_memory.py group MIB TAKEN LARGEST FOLDER -opt FILE ...       # the automation in a group with so much memory
 python real_memory.py limit ITERATION -opt FILE ...  # an address space that ends a little above what there is then
 """
 

@@ -88,7 +88,7 @@ def test_the_batch_follows_what_memory_there_is(
     assert most[LARGEST + 1] - most[2] > 150 * MIB
     limit = int((most[LARGEST] + most[LARGEST + 1]) / 2 / 0.8 / MIB)
     wide["train"] |= {
-        "total_iter": 600,
+        "total_iter": 400,
         "training_automations": {"DynamicBatchSizeOptimizer": {"adjustment_frequency": 10}},
     }
     found, _ = program(wide, "group", limit, TAKEN, LARGEST, tmp_path / "group", name="group")
