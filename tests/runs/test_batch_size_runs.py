@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +21,7 @@ from traiNNer.models.player import Player
 __all__ = ["fits", "replay", "seen"]  # fixtures
 
 Run = Callable[..., int]
+ROOT = Path(__file__).resolve().parents[2]
 Fits = Callable[[Callable[[int], int]], None]
 Replay = Callable[..., None]
 
@@ -241,3 +246,64 @@ def test_a_record_is_of_its_run() -> None:
         next(ticks)
     with pytest.raises(KeyError):
         record.read()
+
+
+RANKS = """
+import os, sys
+import torch
+from traiNNer.cli import ending_with_message, parse_train
+from traiNNer.models.sr_model import SRModel
+from traiNNer.run import train
+
+rank, usual, sizes, paths = int(os.environ["RANK"]), SRModel.feed_data, [], []
+
+def hook(module, inputs, output):
+    if torch.is_grad_enabled() and rank == 1 and len(sizes) == 7 and len(inputs[0]) > 2:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+def feed_data(self, batches):
+    if not sizes:
+        self.net_g.register_forward_hook(hook)
+    sizes.append(len(batches[0]["lq"]))
+    paths.extend(batches[0]["lq_path"])
+    usual(self, batches)
+
+SRModel.feed_data = feed_data
+code = ending_with_message(lambda: train(parse_train(sys.argv[2:])))
+open(f"{sys.argv[1]}/rank{rank}.txt", "w").write(repr((sizes, paths)))
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_one_of_two_processes_runs_out_of_memory(
+    automated: dict[str, Any],
+    run_training: Run,
+    write_options: Callable[..., Path],
+    tmp_path: Path,
+    folder: Path,
+    seen: Seen,
+) -> None:
+    """Both go on with the smaller size, and together they read what one process would, in its order."""
+    section = {"max_adjustments": 0, "adjustment_frequency": 10}
+    automated["train"] |= {"total_iter": 12, "training_automations": {"DynamicBatchSizeOptimizer": section}}
+    (tmp_path / "ranks.py").write_text(RANKS, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    own = [str(tmp_path / "ranks.py"), str(tmp_path), "-opt", str(write_options(automated)), "--launcher", "pytorch"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [*torchrun, *own], capture_output=True, text=True, env=environment, timeout=280, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    ranks = [ast.literal_eval((tmp_path / f"rank{rank}.txt").read_text(encoding="utf-8")) for rank in (0, 1)]
+    assert [sizes for sizes, _ in ranks] == [[4] * 7 + [2] * 5] * 2
+    (line,) = decisions(folder)
+    assert (line["iteration"], line["from"], line["to"], line["reason"]) == (7, 4, 2, "out of memory")
+    text = "iteration 7: out of memory in the step of net_g with batches of 4; it was run again in pieces of 2"
+    assert log_of(folder).count(text) == 1
+    assert "Traceback" not in log_of(folder) + result.stderr
+    read = [path for pair in zip(*(paths for _, paths in ranks), strict=True) for path in pair]
+    automated["train"] |= {"total_iter": 19, "training_automations": {}}
+    assert run_training(automated, "--name", "one") == 0
+    assert read == seen.paths[: len(read)]
