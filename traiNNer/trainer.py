@@ -114,8 +114,8 @@ class Trainer:
                     self._automations.begin(self.iteration)
                 self._loop(stop)
                 self._finish(stop, started)
-            except RunError:
-                raise
+            except RunError as error:
+                raise RunError(f"{error}{self._way_on}") from None
             except BaseException:
                 self._save_after_crash()
                 raise
@@ -318,6 +318,11 @@ class Trainer:
             file = self._checkpoint.best_file(_best_label(metric))
             where = f", in {file.name}" if file.exists() else ""
             get_logger().info("best %s: %s at iteration %s%s", metric, figure(value), f"{iteration:,}", where)
+
+    @property
+    def _way_on(self) -> str:
+        """What the message that ends a run adds; without a checkpoint there is nothing to resume from."""
+        return f"; resume with: {self._settings.resume_command}" if self._saved_at else ""
 
     def _save_after_crash(self) -> None:
         """Keep what there is after an unexpected error, under a name that resuming does not prefer."""

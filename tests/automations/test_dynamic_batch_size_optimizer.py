@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.automations.memory_traces import Device, Trainer, run_of
+from tests.automations.memory_traces import MIB, Device, Trainer, run_of
 from traiNNer.training_automations.base import (
     Automation,
     MemoryFacts,
@@ -77,6 +77,22 @@ def test_grows_by_half_at_most_and_at_its_frequency() -> None:
     assert steps[0][0] == OFTEN
     assert found.texts[0] == "Batch size adjusted from 8 to 12 due to free VRAM"
     assert found.failures == []
+
+
+def test_what_is_held_before_the_first_step_is_not_the_samples() -> None:
+    """Where that is most of the memory, growth from one size alone would never begin."""
+    device = Device(a=5000, c=190, noise=0)
+    assert trainer(device, run_of(2)).iterate(600).size == 2
+    known = trainer(device, run_of(2))
+    before = {"iteration": 0, "batch_size": 0, "total": 8000 * MIB}
+    known.automation.observe_memory(MemoryFacts(used=5000 * MIB, reserved=4800 * MIB, **before))
+    resumed = automation()
+    resumed.start(run_of(2))
+    resumed.load_state_dict(known.automation.state_dict())
+    assert resumed.state_dict() == known.automation.state_dict()
+    assert known.iterate(600).size == device.largest(0.8) == 6
+    assert known.failures == []
+    assert known.texts[0] == "Batch size adjusted from 2 to 3 due to free VRAM"
 
 
 def test_max_batch_size_is_32_or_what_was_configured_or_what_the_options_say() -> None:

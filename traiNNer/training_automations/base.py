@@ -48,7 +48,7 @@ class MemoryFacts:
 
     iteration: int
     batch_size: int
-    """Images of a micro-batch since the reading before."""
+    """Images of a micro-batch since the reading before; 0 before the first step of a run."""
     used: int
     """In use on the whole device: by other programs now, by this process at its most since the reading before."""
     reserved: int

@@ -18,7 +18,8 @@ DOUBLINGS = 6
 class BatchMemory:
     """reserved(b) = a + c b over the sizes seen, of each the largest reading; a so that it holds for the present size.
 
-    From one size alone a is taken for 0: above it that predicts too much rather than too little.
+    From one size alone a is taken for what was held before the first step: above it that predicts too much rather than
+    too little, since gradients and what is loaded late count as the samples'.
 
     Args:
         kept: readings that are remembered; of the size that has the most the oldest one gives way.
@@ -33,6 +34,8 @@ class BatchMemory:
         self.uses: list[int] = []
         """Use of the device at the last readings of the present size."""
         self.total = 0
+        self.floor = 0
+        """What this process held before its first step."""
         self.prior: float | None = None
         """The slope c that was found before everything else was forgotten."""
         self.largest: dict[int, int] = {}
@@ -78,9 +81,10 @@ class BatchMemory:
             return float("inf")
         known = present if present in self.largest else max(self.largest)
         worst = self.largest[known] / known  # as if all were the samples': a is not negative
+        alone = max(self.largest[known] - self.floor, 0) / known
         found = self.slope if slope is None else slope
         others = max(self.others) if size > present else self.others[-1]
-        own = self.largest[known] + (worst if found is None else min(found, worst)) * (size - known)
+        own = self.largest[known] + (alone if found is None else min(found, worst)) * (size - known)
         return (own + others) / self.total
 
     def over(self, share: float, readings: int) -> bool:
@@ -95,6 +99,7 @@ class BatchMemory:
             "others": list(self.others),
             "uses": list(self.uses),
             "total": self.total,
+            "floor": self.floor,
             "prior": self.prior,
         }
 
@@ -103,6 +108,7 @@ class BatchMemory:
         self.readings = [list(reading) for reading in state_dict["readings"]]
         self.others, self.uses = list(state_dict["others"]), list(state_dict["uses"])
         self.total, self.prior = state_dict["total"], state_dict["prior"]
+        self.floor = state_dict.get("floor", 0)
         while len(self.readings) > self._kept:
             self._thin_out()
         self._fit()

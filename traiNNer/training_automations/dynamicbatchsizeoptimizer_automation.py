@@ -185,6 +185,9 @@ class DynamicBatchSizeOptimizer:
     def observe_memory(self, memory: MemoryFacts) -> None:
         """Take a reading, and see from it whether what was asked for has come."""
         state = self._state
+        if memory.batch_size == 0:
+            self._memory.floor = memory.reserved
+            return
         if state.failure:  # it knows of the batch that did not fit and of its pieces
             return
         if memory.batch_size != (state.asked or state.size):  # somebody else's doing, as of other bounds on a resume

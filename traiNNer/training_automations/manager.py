@@ -140,7 +140,7 @@ class AutomationManager:
         self.observations.took(self._clock() - self._began)
         if due:
             self._deliver()
-            self._tell_memory(iteration)
+            self._tell_memory(iteration, self._batch_size)
             self._decide(iteration, "interval")
 
     def after_validation(self, metrics: Mapping[str, float], iteration: int) -> None:
@@ -184,7 +184,7 @@ class AutomationManager:
             with guarded.doing("observe_phase"):
                 guarded.automation.observe_phase(iteration, what)
 
-    def _tell_memory(self, iteration: int) -> None:
+    def _tell_memory(self, iteration: int, batch_size: int) -> None:
         failures, self._failures = self._failures, []
         readings = [] if self._memory is None else self._readings(self._memory)
         if not readings:
@@ -192,7 +192,7 @@ class AutomationManager:
         fullest = max(readings, key=lambda reading: reading.used / reading.total)
         facts = MemoryFacts(
             iteration=iteration,
-            batch_size=self._batch_size,
+            batch_size=batch_size,
             used=fullest.used,
             reserved=max(reading.reserved for reading in readings),
             total=fullest.total,
@@ -228,6 +228,9 @@ class AutomationManager:
             guarded.own_up()
         self._agree()
         self._plan = dist.broadcast_object(self._plan)
+        if iteration == 0 and self._memory is not None:
+            self._memory.restart()
+            self._tell_memory(0, 0)
         if self._was_stopped or any(each.fallback_due for each in self._automations.values()):
             self._decide(iteration, "validation")
 

@@ -83,5 +83,5 @@ def ending_the_run(what: str) -> Generator[None]:
         if not is_out_of_memory(error):
             raise
         reason = figures(error)
-        message = f"{what} ran out of memory ({reason}); the state in memory may be half changed and is not saved: "
-        raise RunError(f"{message}resume from the last checkpoint with --auto_resume") from None
+        message = f"{what} ran out of memory ({reason}); the state in memory may be half changed and is not saved"
+        raise RunError(message) from None
