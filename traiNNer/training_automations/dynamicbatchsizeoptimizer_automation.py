@@ -21,7 +21,7 @@ from traiNNer.training_automations.base import (
     StepFacts,
     ValidationFacts,
 )
-from traiNNer.training_automations.batch_memory import BatchMemory, BatchState, doubled
+from traiNNer.training_automations.batch_memory import BatchMemory, BatchState, balanced, doubled
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import AUTOMATIONS
 
@@ -150,9 +150,8 @@ class DynamicBatchSizeOptimizer:
         if self._keep:  # so many micro-batches of almost the same size: between those sizes nothing changes
             whole = run.batch.size * run.batch.accum_iter
             sizes = sorted({math.ceil(whole / count) for count in range(1, whole + 1)})
-            return [size for size in sizes if lowest <= size <= highest] or [
-                max(size for size in sizes if size <= highest)
-            ]
+            possible = [size for size in sizes if size <= highest]
+            return [size for size in possible if size >= lowest] or possible[-1:]
         if run.batch.images:
             highest = min(highest, max(run.batch.images // run.batch.accum_iter, run.batch.size))
         return list(range(lowest, max(lowest, highest) + 1))
@@ -161,9 +160,7 @@ class DynamicBatchSizeOptimizer:
         """The micro-batches of an iteration, of at most a size."""
         if not self._keep:
             return (size,) * self._run.batch.accum_iter
-        whole = self._run.batch.size * self._run.batch.accum_iter
-        count = math.ceil(whole / size)
-        return tuple(whole // count + (index < whole % count) for index in range(count))
+        return balanced(self._run.batch.size * self._run.batch.accum_iter, size)
 
     def observe_phase(self, iteration: int, what: Phase) -> None:
         """A loss that began or ended changes what a sample takes; another batch size does not."""
