@@ -279,13 +279,13 @@ def test_a_fallback_that_fails_too(
 
 
 def test_what_a_failed_one_has_changed_survives_a_resume(
-    automated: dict[str, Any], run_training: Run, trainers: list[Trainer], break_in: Callable[..., None]
+    automated: dict[str, Any], run_training: Run, trainers: list[Trainer], saboteur: Saboteur
 ) -> None:
     """Neither one whose fallback failed too nor a calibration, which a fallback leaves alone, is forgotten."""
     automated["train"]["losses"] = [*TWO_LOSSES, {"type": "ssimloss", "loss_weight": 0.1, "fixed": False}]
     automated["train"]["training_automations"]["dynamic_loss_scheduling"]["auto_calibrate"] = True
-    break_in("decide")
-    break_in("fallback", [name for name in CLASSES if name != "DynamicLossScheduling"])
+    saboteur.breaks("decide")
+    saboteur.breaks("fallback", [name for name in CLASSES if name != "DynamicLossScheduling"])
 
     def held() -> list[Any]:
         model = trainers[-1].model
@@ -303,9 +303,9 @@ def test_what_a_failed_one_has_changed_survives_a_resume(
 
 
 def test_the_schedule_of_a_fallback_gives_way_to_one_that_the_option_file_has_by_now(
-    automated: dict[str, Any], run_training: Run, trainers: list[Trainer], break_in: Callable[..., None]
+    automated: dict[str, Any], run_training: Run, trainers: list[Trainer], saboteur: Saboteur
 ) -> None:
-    break_in("decide", ["IntelligentLearningRateScheduler"])
+    saboteur.breaks("decide", ["IntelligentLearningRateScheduler"])
     automated["train"]["training_automations"]["early_stopping"]["patience"] = 1000
     assert run_training(automated) == 0
     automated["train"] |= {"total_iter": 61, "scheduler": {"type": "ConstantLR", "factor": 0.5, "total_iters": 1000}}

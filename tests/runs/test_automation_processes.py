@@ -133,6 +133,7 @@ def test_what_fails_in_one_process_is_off_in_both(
     folder = tmp_path / "experiments" / "tiny"
     log = log_of(folder)
     assert log.count("RuntimeError: broken on rank 0 alone\n") == log.count("Traceback") == 1
+    assert log.count("is off for the rest of the run, its fallback takes effect: RuntimeError in apply: broken on") == 1
     assert "Automation DynamicLossScheduling: loss weight of mseloss adjusted from" in log
     assert {"clip_threshold/net_d", "loss_factor/mseloss"} <= {
         line["what"] for line in decisions(folder) if line["reason"] == "fallback"

@@ -74,9 +74,9 @@ class Guarded:
         return True
 
     def mark(self, failure: str) -> None:
-        """Take over that it has failed in the process that decides."""
+        """Take over that it has failed in another process, whose own log may be nowhere."""
         if self.works:
-            self.failure, self.fallback_due = failure, True
+            self.fail(failure)
 
     def fail(self, failure: str, error: Exception | None = None) -> None:
         """Switch the automation off for the rest of the run, and say so."""
