@@ -79,6 +79,7 @@ def test_no_sample_is_lost(
     automated: dict[str, Any], run_training: Run, tmp_path: Path, seen: Seen, fits: Fits, replay: Replay
 ) -> None:
     """The run with failures sees the images of one without any, in their order."""
+    automated["datasets"]["train"]["num_worker_per_gpu"] = 1  # reads ahead, in the sizes of then
     replay(simulated(seen))
     fits(lambda iteration: 1 if iteration == 11 else 3 if 35 <= iteration < 45 else 99)
     assert run_training(automated, "--name", "failing") == 0
@@ -93,7 +94,7 @@ def test_no_sample_is_lost(
     assert Counter(failing) == Counter(seen.paths[: len(failing)])
 
 
-@pytest.mark.parametrize("at", [20, 26])
+@pytest.mark.parametrize(("failing", "at"), [(23, 20), (5, 26)])
 def test_a_resume_after_a_failure_is_the_straight_run(
     automated: dict[str, Any],
     run_training: Run,
@@ -101,12 +102,13 @@ def test_a_resume_after_a_failure_is_the_straight_run(
     seen: Seen,
     fits: Fits,
     replay: Replay,
+    failing: int,
     at: int,
 ) -> None:
-    """The failure is at 23: before the checkpoint at 26, after that at 20; the size holds through the resume."""
+    """The failure is after the checkpoint, or before it; the size, not the option file's, holds through the resume."""
     automated["logger"]["save_checkpoint_freq"] = at
     straight, resumed = (tmp_path / "experiments" / name for name in ("straight", "resumed"))
-    fits(lambda iteration: 2 if iteration == 23 else 99)
+    fits(lambda iteration: 2 if iteration == failing else 99)
     record = simulated(seen)
     replay(record)
     assert run_training(automated, "--name", "straight") == 0
@@ -118,7 +120,7 @@ def test_a_resume_after_a_failure_is_the_straight_run(
     replay(record, at)
     assert run_training(automated, "--name", "resumed", "--resume", str(at)) == 0
     assert seen.sizes == before
-    assert before[22:24] == [[6], [4]]
+    assert before[at] != [4]
     assert_equal(straight, resumed)
 
 
