@@ -6,6 +6,7 @@ also works in a single process, where it returns at once.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import subprocess
@@ -108,6 +109,8 @@ def start(group: ProcessGroup, device: torch.device) -> None:
 def stop() -> None:
     """Leave the process group, if there is one."""
     if is_running():
+        # what refers to itself, as a model that its automations observe, would keep the group and its threads longer
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 
