@@ -6,7 +6,7 @@ validations (of a run that was stopped, of its best weights). A run is one line 
 file; those that are there are not run again.
 
     python benchmarks/automation_outcome.py --seeds 5 --processes 2      an hour or two on two CPU cores
-    python benchmarks/automation_outcome.py --table                      the table of docs/automations.md
+    python benchmarks/automation_outcome.py --table                      the table of docs/training-automations.md
 """
 
 from __future__ import annotations
