@@ -171,7 +171,7 @@ def test_a_run_that_is_short_of_memory_gives_the_same_pictures(place: Path) -> N
     Path("large").mkdir()
     smooth(500, 400, 3).save("large/image.png")
     pictures = []
-    for name, megabytes in {"whole": "4000", "limited": "120"}.items():
+    for name, megabytes in {"whole": "4000", "limited": "200"}.items():
         text = options.replace("nano_test", name).replace("dataroot_lq: lq", "dataroot_lq: large")
         Path("my.yml").write_text(text, encoding="utf-8")
         done = subprocess.run(
