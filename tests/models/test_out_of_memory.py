@@ -21,8 +21,8 @@ from traiNNer.losses.base import Loss
 from traiNNer.models import transaction
 from traiNNer.models.loss_scale import LossScale
 from traiNNer.models.sr_model import SRModel
-from traiNNer.models.transaction import balanced
 from traiNNer.types import NetworkInfo
+from traiNNer.utils.balanced import balanced
 from traiNNer.utils.errors import RunError
 from traiNNer.utils.out_of_memory import MESSAGES, figures, is_out_of_memory
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from traiNNer.models.player import Player
 from traiNNer.types import StepObserver
 from traiNNer.utils import dist
+from traiNNer.utils.balanced import balanced
 from traiNNer.utils.errors import RunError
 from traiNNer.utils.out_of_memory import figures, free_memory, is_out_of_memory
 from traiNNer.utils.rng import capture_torch, restore_torch
@@ -152,13 +153,6 @@ class Transactions:
                 start += part
             if mean is not None:
                 mean.finish()
-
-
-def balanced(images: int, largest: int) -> list[int]:
-    """Sizes of as few pieces as hold `images` with at most `largest` in each; they differ by one at most."""
-    count = -(-images // largest)
-    each, more = divmod(images, count)
-    return [each + 1] * more + [each] * (count - more)
 
 
 def weighted_mean(values: Sequence[dict[str, Tensor]], images: Sequence[int]) -> dict[str, Tensor]:

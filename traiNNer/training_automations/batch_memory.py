@@ -158,9 +158,3 @@ class BatchState:
 def doubled(times: int) -> int:
     """2 to the power of `times`, within limits."""
     return 2 ** min(times, DOUBLINGS)
-
-
-def balanced(images: int, size: int) -> tuple[int, ...]:
-    """As few micro-batches of so many images as are of at most a size; they differ by one at most."""
-    count = -(-images // size)
-    return tuple(images // count + (index < images % count) for index in range(count))

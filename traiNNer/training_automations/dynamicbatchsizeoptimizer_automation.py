@@ -21,7 +21,8 @@ from traiNNer.training_automations.base import (
     StepFacts,
     ValidationFacts,
 )
-from traiNNer.training_automations.batch_memory import BatchMemory, BatchState, balanced, doubled
+from traiNNer.training_automations.batch_memory import BatchMemory, BatchState, doubled
+from traiNNer.utils.balanced import balanced
 from traiNNer.utils.errors import ConfigError, Problem
 from traiNNer.utils.registry import AUTOMATIONS
 
@@ -149,8 +150,7 @@ class DynamicBatchSizeOptimizer:
         highest = max(LARGEST, run.batch.size) if highest is None else highest
         if self._keep:  # so many micro-batches of almost the same size: between those sizes nothing changes
             whole = run.batch.size * run.batch.accum_iter
-            sizes = sorted({math.ceil(whole / count) for count in range(1, whole + 1)})
-            possible = [size for size in sizes if size <= highest]
+            possible = sorted({size for count in range(1, whole + 1) if (size := -(-whole // count)) <= highest})
             return [size for size in possible if size >= lowest] or possible[-1:]
         if run.batch.images:
             highest = min(highest, max(run.batch.images // run.batch.accum_iter, run.batch.size))
@@ -160,7 +160,7 @@ class DynamicBatchSizeOptimizer:
         """The micro-batches of an iteration, of at most a size."""
         if not self._keep:
             return (size,) * self._run.batch.accum_iter
-        return balanced(self._run.batch.size * self._run.batch.accum_iter, size)
+        return tuple(balanced(self._run.batch.size * self._run.batch.accum_iter, size))
 
     def observe_phase(self, iteration: int, what: Phase) -> None:
         """A loss that began or ended changes what a sample takes; another batch size does not."""
